@@ -1,0 +1,1 @@
+"""The plugins that come with spex_proxy, registered exactly as a stranger's are."""

@@ -1,0 +1,30 @@
+"""Maskers: a coalition becomes a prompt, in token-id space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spex_proxy.facts.exchange import Segmentation
+
+
+class DeleteMasker:
+    """Leaves masked segments out; the kept token ranges are joined.
+
+    Deletion is the natural counterfactual for text ("had this sentence not been
+    there") and never re-tokenises, so no tokens merge across a seam.
+    """
+
+    name = "delete"
+
+    def apply(self, prompt_ids: Sequence[int], players: Segmentation, mask: NDArray[np.bool_]) -> tuple[int, ...]:
+        kept: list[int] = []
+        position = 0
+        for segment, is_kept in zip(players.segments, mask, strict=True):
+            if not is_kept:
+                kept.extend(prompt_ids[position : segment.token_start])
+                position = segment.token_end
+        kept.extend(prompt_ids[position:])
+        return tuple(kept)

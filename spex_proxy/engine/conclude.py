@@ -1,0 +1,128 @@
+"""From rows to a result that says how far it can be trusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spex_proxy.engine import fidelity, proxyspex, walsh
+from spex_proxy.engine.rows import Rows
+from spex_proxy.facts.evidence import Values
+from spex_proxy.facts.explanation import Fidelity, Verdict
+from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.spectrum import Spectrum
+
+RELIABLE_R2 = 0.5
+"""Below it, more of what moves the value lies outside the explanation than inside."""
+RELIABLE_R2_LOW = 0.3
+"""A lower end below this says that the figure may be luck: the masks were too few to tell."""
+EFFECT_SIGMAS = 3.0
+"""|v(full) - v(empty)| under so many sigmas is no effect."""
+SPREAD_SIGMAS = 2.0
+"""A standard deviation of all values under so many sigmas may be noise alone: sigma itself comes from
+few repeats. Not enough by itself: the masks must also fail to predict anything."""
+ROUNDING = 1e-9
+"""Relative size of differences that are arithmetic, not measurement."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What was found."""
+
+    spectrum: Spectrum
+    fidelity: Fidelity
+    how: dict[str, Any]
+    """JSON-able. What `verify_fit.check` reads beside the spectrum: method ("exact", "proxyspex" or
+    "constant"), rows, noise_sigma and, but for "exact", penalties (one per term).
+    What a person may want: shapes and their rounds, strength, terms, folds, seeds, and `stopped`: why
+    no more was asked."""
+    verdict: Verdict
+    verdict_reason: str
+
+
+def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
+    """Fit all rows: exactly if all 2^n masks are there, else by ProxySPEX.
+
+    A constant, and the verdict that there is nothing to explain, if the values
+    do not vary, or vary no more than repeats do while the masks predict nothing.
+    """
+    sigma = fidelity.noise_sigma(rows.full_values)
+    common = {"seed": recipe.seed, "rows": len(rows), "noise_sigma": sigma, "stopped": stopped}
+    if np.ptp(rows.values) <= ROUNDING * np.max(np.abs(rows.values)):
+        return constant(rows, sigma, common, "the output does not depend on the players at all")
+    if rows.complete:
+        variance = float(np.var(rows.values))
+        r2 = low = high = 1.0 - 2.0 * sigma**2 / variance
+        spectrum, how = exact(rows), {"method": "exact"}
+    else:
+        found = proxyspex.fit(rows, recipe.seed)
+        values = rows.values[rows.uniform]
+        r2 = fidelity.r_squared(values, found.predictions)
+        low, high = fidelity.interval(values, found.predictions, recipe.seed)
+        spectrum, how = found.spectrum, {"method": "proxyspex", **found.how}
+    if low <= 0 and within_noise(rows, sigma):
+        reason = "removing everything changes the output no more than asking again does"
+        return constant(rows, sigma, common, reason)
+    figures = judged(rows, sigma, r2, low, high)
+    return Fit(spectrum, figures, {**how, **common}, *verdict_of(figures, rows.complete))
+
+
+def exact(rows: Rows) -> Spectrum:
+    """The Walsh transform of all 2^n values: nothing is estimated."""
+    numbers = walsh.pack_masks(rows.masks)[:, 0].astype(np.int64)
+    values = np.empty(len(rows))
+    values[numbers] = rows.values
+    return walsh.exact_transform(values)
+
+
+def within_noise(rows: Rows, sigma: float) -> bool:
+    """True if neither the whole prompt nor the spread of all values stands out of the noise."""
+    effect = abs(rows.value_full - rows.value_empty)
+    return effect < EFFECT_SIGMAS * sigma and float(np.std(rows.values)) < SPREAD_SIGMAS * sigma
+
+
+def constant(rows: Rows, sigma: float, common: dict[str, Any], reason: str) -> Fit:
+    """Nothing to explain: the mean of all rows, whose R2 is 0 by definition."""
+    spectrum = Spectrum.from_terms(rows.n_players, [()], [float(np.mean(rows.values))])
+    how = {"method": "constant", "penalties": [0.0], **common}
+    return Fit(spectrum, judged(rows, sigma, 0.0, 0.0, 0.0), how, "nothing_to_explain", reason)
+
+
+def judged(rows: Rows, sigma: float, r2: float, low: float, high: float) -> Fidelity:
+    """The figures that go with a spectrum.
+
+    When all masks were measured there is none left to predict; r2 then is what a
+    second measurement of them all would score on average: 1 - 2 sigma^2 / variance.
+    """
+    return Fidelity(
+        r2=r2,
+        r2_low=low,
+        r2_high=high,
+        noise_sigma=sigma,
+        noise_ceiling=fidelity.noise_ceiling(sigma, compared(rows)),
+        value_full=rows.value_full,
+        value_empty=rows.value_empty,
+        masks=len(rows),
+    )
+
+
+def compared(rows: Rows) -> Values:
+    """What fidelity is about: all values when all masks were measured, else those of uniform masks."""
+    return rows.values if rows.complete else rows.values[rows.uniform]
+
+
+def verdict_of(figures: Fidelity, complete: bool) -> tuple[Verdict, str]:
+    """Reliable or not, and why, for the person who reads it. `complete`: all 2^n masks were measured."""
+    share = f"{100 * max(0.0, figures.r2):.0f}% of what masking does to the output"
+    if figures.r2 < RELIABLE_R2:
+        if figures.noise_ceiling < RELIABLE_R2:
+            return "unreliable", f"it predicts {share}, and repeats of one prompt differ too much for more"
+        return "unreliable", f"it predicts {share}; at least {100 * RELIABLE_R2:.0f}% is asked for"
+    if figures.r2_low < RELIABLE_R2_LOW:
+        low = f"{100 * max(0.0, figures.r2_low):.0f}%"
+        return "unreliable", f"it predicts {share}, but on so few masks that it may be only {low}"
+    if complete:
+        return "reliable", f"every combination was measured; it holds {share}"
+    return "reliable", f"it predicts {share}, tested on masks that it was not fitted to"

@@ -1,0 +1,112 @@
+"""What to do next about an explanation: ask the model, or say what was found.
+
+`decide` is a pure function of (recipe, evidence). To resume after a crash is to
+call it again with the evidence that was committed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spex_proxy.engine.conclude import Fit, conclude
+from spex_proxy.engine.designs import Plan, plan
+from spex_proxy.engine.rows import rows_of
+from spex_proxy.facts.evidence import Evidence, Masks, Replicates
+from spex_proxy.facts.recipe import Recipe
+
+__all__ = ["Ask", "Fit", "decide"]
+
+METHODS = ("proxyspex",)
+
+CEILING_WIDTH = 0.1
+"""The noise ceiling counts as reached only inside an interval that is narrow enough to mean something."""
+WORTH_GAIN = 0.01
+"""Two doublings of the masks that raise R2 by less than this brought nothing."""
+GAIN_FROM = 64
+"""Uniform masks (or as many as players, if more) from which on a missing gain is believed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """Measure these."""
+
+    masks: Masks
+    """Shape (m, n)."""
+    replicates: Replicates
+    """Shape (m,)."""
+    round: int
+    reason: str
+
+
+def decide(recipe: Recipe, evidence: Evidence) -> Ask | Fit:
+    """The rest of the first unfinished round, or the next round, or the fit.
+
+    A fit uses every row of evidence, planned or not. Raises BadEvidence for
+    evidence or a budget that no fit can come from, ValueError for a recipe that
+    makes no sense.
+    """
+    if recipe.method not in METHODS:
+        raise ValueError(f"method {recipe.method!r} is unknown; there is {', '.join(METHODS)}")
+    rows = rows_of(evidence)
+    design = plan(rows.n_players, recipe)
+    known = measured(design, evidence)
+    if known.all():
+        whole = "all masks were measured" if rows.complete else "the budget was spent"
+        return conclude(recipe, rows, whole)
+    current = int(design.rounds[~known].min())
+    if current == 0 or known[design.rounds >= current].any():
+        return ask(design, known, current, "the round is not finished")
+    found = conclude(recipe, rows)
+    why = reason_to_stop(recipe, evidence, design, found)
+    if why:
+        return replace(found, how={**found.how, "stopped": why})
+    return ask(design, known, current, f"R2 is {found.fidelity.r2:.2f} so far")
+
+
+def measured(design: Plan, evidence: Evidence) -> NDArray[np.bool_]:
+    """Shape (planned,). Which (mask, replicate) of the plan the evidence holds."""
+    have = set(keys(evidence.masks, evidence.replicates))
+    return np.asarray([key in have for key in keys(design.masks, design.replicates)], dtype=np.bool_)
+
+
+def keys(masks: Masks, replicates: Replicates) -> list[tuple[bytes, int]]:
+    """What tells one measurement from another."""
+    packed = np.packbits(masks, axis=1)
+    return [(row.tobytes(), int(number)) for row, number in zip(packed, replicates, strict=True)]
+
+
+def ask(design: Plan, known: NDArray[np.bool_], current: int, reason: str) -> Ask:
+    """What is still missing of one round, in the plan's order."""
+    missing = ~known & (design.rounds == current)
+    return Ask(design.masks[missing], design.replicates[missing], current, reason)
+
+
+def reason_to_stop(recipe: Recipe, evidence: Evidence, design: Plan, found: Fit) -> str:
+    """Why no further round need be asked; empty if one should be."""
+    figures = found.fidelity
+    if found.verdict == "nothing_to_explain":
+        return "there is nothing to explain"
+    if figures.r2_low >= recipe.target_r2:
+        return "the target was reached"
+    narrow = figures.r2_high - figures.r2_low <= CEILING_WIDTH
+    if figures.noise_sigma > 0 and narrow and figures.r2_high >= figures.noise_ceiling:
+        return "the noise ceiling was reached"
+    if brought_nothing(recipe, evidence, design, figures.r2):
+        return "two rounds brought nothing"
+    return ""
+
+
+def brought_nothing(recipe: Recipe, evidence: Evidence, design: Plan, r2: float) -> bool:
+    """True if the fit of two rounds ago, on enough masks to be believed, was as good."""
+    last = int(design.rounds[measured(design, evidence)].max())
+    early = design.rounds <= last - 2
+    earlier = set(keys(design.masks[early], design.replicates[early]))
+    chosen = np.asarray([key in earlier for key in keys(evidence.masks, evidence.replicates)], dtype=np.bool_)
+    rows = rows_of(Evidence(evidence.masks[chosen], evidence.values[chosen], evidence.replicates[chosen]))
+    if int(rows.uniform.sum()) < max(GAIN_FROM, evidence.n_players):
+        return False
+    earlier_r2 = conclude(recipe, rows).fidelity.r2
+    return max(r2, 0.0) - max(earlier_r2, 0.0) < WORTH_GAIN

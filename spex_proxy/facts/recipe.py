@@ -1,0 +1,43 @@
+"""A recipe: everything that somebody chose before an explanation was made."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from spex_proxy.facts.seals import canonical_json, seal
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to explain. Two explanations with equal recipe digest and evidence are equal."""
+
+    segmenter: str = "sentence"
+    masker: str = "delete"
+    value: str = "sum_logprob"
+    method: str = "proxyspex"
+    budget: int = 256
+    """Most masks to ask, replicates of the full prompt included."""
+    seed: int = 0
+    """Fixes the masks, the folds and the trees."""
+    target_r2: float = 0.95
+    """Stop asking when the lower end of the out-of-fold R2's interval reaches this."""
+    replicates: int = 3
+    """How often the full prompt is measured; the spread is the noise floor."""
+    max_scored_tokens: int = 128
+    """Only the first so many tokens of the answer are scored; a cut is recorded and shown."""
+    plugins: Mapping[str, str] = field(default_factory=dict)
+    """`kind:name` -> `distribution version`, filled in when the plugins are resolved."""
+
+    def digest(self) -> str:
+        return seal(canonical_json(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Recipe:
+        """Rebuild a stored recipe. Unknown fields (from a newer version) are an error."""
+        return cls(**data)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)

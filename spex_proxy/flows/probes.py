@@ -1,0 +1,46 @@
+"""A coalition as a question to the model, and the seals that tie evidence to what was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spex_proxy.facts.evidence import Masks, Probe
+from spex_proxy.facts.exchange import TokenizedExchange
+from spex_proxy.facts.game import Game
+from spex_proxy.facts.seals import canonical_json, salted_seal, seal
+from spex_proxy.plug.load import Plugins, call
+
+
+def game_digest(game: Game, tokens: TokenizedExchange, salt: bytes) -> str:
+    """Keyed seal over everything that fixes the values of a game, the token ids among it."""
+    fixed = {
+        "kind": game.kind,
+        "players": [[s.token_start, s.token_end] for s in game.players.segments],
+        "masker": game.masker,
+        "value": game.value,
+        "scorer": [game.scorer.name, game.scorer.model, game.scorer.server],
+        "target": [game.target.start, game.target.end],
+        "prompt_ids": tokens.prompt_ids,
+        "output_ids": tokens.output_ids,
+    }
+    return salted_seal(salt, canonical_json(fixed))
+
+
+def make_probes(
+    game: Game, tokens: TokenizedExchange, salt: bytes, plugins: Plugins, masks: Masks
+) -> tuple[Probe, ...]:
+    """One probe per mask, each with its keyed digest."""
+    masker = plugins.masker(game.masker)
+    output = tokens.output_ids[game.target.start : game.target.end]
+    before = tokens.output_ids[: game.target.start]
+    probes = []
+    for mask in masks:
+        kept = call("masker", game.masker, masker.apply, tokens.prompt_ids, game.players, mask)
+        digest = salted_seal(salt, canonical_json([kept, before, output]))
+        probes.append(Probe((*kept, *before), output, digest))
+    return tuple(probes)
+
+
+def probes_digest(probes: Sequence[Probe]) -> str:
+    """One seal over a batch's probes, in order."""
+    return seal(*(probe.digest.encode("ascii") for probe in probes))

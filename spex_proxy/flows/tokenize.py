@@ -1,0 +1,92 @@
+"""Find the token ids of a stored exchange, after the fact, without having touched its bytes.
+
+The order of trust: what the reply carried (if the client asked for ids), the
+render route, `/tokenize`. Whichever it was is stored as `ids_source`. The count
+must equal what the server billed; where it does not, we say so and stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spex_proxy.facts.errors import BadReply, CannotExplain
+from spex_proxy.facts.exchange import Exchange, IdsSource, MessagePlace, TokenizedExchange
+from spex_proxy.ports.model_server import ModelServer
+from spex_proxy.wire import tokens as wire
+
+
+async def tokenize(exchange: Exchange, server: ModelServer) -> TokenizedExchange:
+    """Ids, offsets and places of an exchange. Raises CannotExplain where they can't be trusted."""
+    ids, offsets, source = await _prompt(exchange, exchange.request, server)
+    if exchange.prompt_ids is not None:
+        if exchange.prompt_ids != ids:
+            raise CannotExplain("the prompt's token ids in the reply differ from those the server renders now")
+        source = "reply"
+    if exchange.prompt_tokens is not None and exchange.prompt_tokens != len(ids):
+        raise CannotExplain(
+            f"the server counted {exchange.prompt_tokens} prompt tokens when it answered and renders {len(ids)} now; "
+            "was it restarted with another model or chat template?"
+        )
+    text = await _prompt_text(exchange, ids, server)
+    if offsets and offsets[-1][1] != len(text):
+        raise CannotExplain(
+            "this tokenizer's ids do not decode to the text they came from, "
+            "so segments can't be mapped to tokens (known of SentencePiece models that drop spaces)"
+        )
+    return TokenizedExchange(
+        prompt_ids=ids,
+        prompt_text=text,
+        offsets=offsets,
+        places=await _places(exchange, text, server),
+        output_ids=await _output_ids(exchange, server),
+        ids_source=source,
+    )
+
+
+async def _prompt(
+    exchange: Exchange, request: Mapping[str, Any], server: ModelServer
+) -> tuple[tuple[int, ...], wire.Offsets, IdsSource]:
+    rendered = await server.render(exchange.kind, wire.render_body(request))
+    if rendered is not None:
+        return *wire.read_render(rendered), "render"
+    body: dict[str, Any] = {"model": exchange.model, "return_token_strs": True}
+    if exchange.kind == "chat":
+        body |= {key: request[key] for key in ("messages", "tools", "chat_template_kwargs") if key in request}
+    else:
+        body |= {"prompt": exchange.messages[0].text}
+    reply = await server.tokenize(body)
+    strings = reply.get("token_strs")
+    if not isinstance(reply.get("tokens"), list) or not isinstance(strings, list):
+        raise BadReply("/tokenize answered without `tokens` and `token_strs`")
+    ids = tuple(int(token) for token in reply["tokens"])
+    text = await _prompt_text(exchange, ids, server)
+    return ids, wire.offsets_from_strings(strings, text), "tokenize"
+
+
+async def _prompt_text(exchange: Exchange, ids: tuple[int, ...], server: ModelServer) -> str:
+    if exchange.kind == "completion" and exchange.prompt_ids is None:
+        return exchange.messages[0].text
+    return await server.detokenize(exchange.model, ids)
+
+
+async def _places(exchange: Exchange, text: str, server: ModelServer) -> tuple[MessagePlace | None, ...]:
+    if exchange.kind == "completion":
+        return (MessagePlace(0, len(text)),)
+    marked, _, _ = await _prompt(exchange, wire.marked_request(exchange.request), server)
+    marked_text = await server.detokenize(exchange.model, marked)
+    return wire.locate(text, marked_text, exchange.messages)
+
+
+async def _output_ids(exchange: Exchange, server: ModelServer) -> tuple[int, ...]:
+    if exchange.output_ids is not None:
+        return exchange.output_ids
+    reply = await server.tokenize(
+        {"model": exchange.model, "prompt": exchange.output_text, "add_special_tokens": False}
+    )
+    ids = tuple(int(token) for token in reply.get("tokens") or ())
+    if not ids:
+        raise CannotExplain("the answer has no tokens, so there is nothing to explain")
+    if await server.detokenize(exchange.model, ids) != exchange.output_text:
+        raise CannotExplain("the answer's text does not survive tokenising, so it can't be scored as it was")
+    return ids

@@ -1,0 +1,1 @@
+"""The extension points. `kinds.py` is the whole contract; `load.py` finds and checks plugins."""

@@ -1,0 +1,101 @@
+"""Every number that we count, in one table. Losses are counted where they happen, so none is silent.
+
+One `Counters` per process, handed to whoever counts; it owns its Prometheus registry, so
+two of them (in tests, in one process) never meet. A new number is a new line of COUNTERS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One line of the table: the name in the code, the help for people, at most one label."""
+
+    name: str
+    help: str
+    label: str | None = None
+
+    @property
+    def exported(self) -> str:
+        return f"spex_{self.name}"
+
+
+COUNTERS: tuple[Measure, ...] = (
+    Measure(
+        "relayed_requests",
+        "Requests relayed, by outcome: the answer's status class, client_gone, upstream_broken, or our own "
+        "error's code where no answer could be had.",
+        "outcome",
+    ),
+    Measure("watched_requests", "Requests that were chosen for capture when they arrived."),
+    Measure("captured_exchanges", "Watched requests whose request and answer were understood."),
+    Measure("skipped_exchanges", "Watched requests not kept, by reason (wire.tap.SKIP_REASONS).", "reason"),
+    Measure("dropped_exchanges", "Watched requests lost to a bound or a failing store, by reason.", "reason"),
+    Measure("stored_exchanges", "Exchanges written to the store."),
+    Measure("explain_chosen", "Stored exchanges that were chosen to be explained."),
+    Measure("save_retries", "Attempts to write a batch again after the store failed."),
+    Measure("faults", "Failures of our own code that production never saw, by place.", "place"),
+)
+
+GAUGES: tuple[Measure, ...] = (
+    Measure("intake_queue_items", "Watched exchanges that wait to be written."),
+    Measure("intake_queue_bytes", "Bytes of the watched exchanges that wait to be written."),
+    Measure("tapped_bytes", "Bytes held by requests that are being watched right now."),
+)
+
+Snapshot = dict[str, float | dict[str, float]]
+
+
+class Counters:
+    """All counters of one process. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._counters = {m.name: _counter(m, self.registry) for m in COUNTERS}
+        self._gauges = {m.name: Gauge(m.exported, m.help, registry=self.registry) for m in GAUGES}
+        # A labelled child is looked up once: prometheus-client takes a lock and hashes on every `labels()`.
+        self._children: dict[tuple[str, str], Counter] = {}
+
+    def add(self, name: str, label: str = "", by: float = 1) -> None:
+        """Count `by` more. `label` is the value of the counter's one label, if it has one."""
+        child = self._children.get((name, label))
+        if child is None:
+            counter = self._counters[name]
+            child = counter.labels(label) if label else counter
+            self._children[(name, label)] = child
+        child.inc(by)
+
+    def watch(self, name: str, read: Callable[[], float]) -> None:
+        """Let a gauge read its value from `read` whenever somebody looks."""
+        self._gauges[name].set_function(read)
+
+    def value(self, name: str, label: str = "") -> float:
+        """What a counter stands at; 0 if it was never touched."""
+        found = self.snapshot()[name]
+        return found.get(label, 0.0) if isinstance(found, dict) else found
+
+    def snapshot(self) -> Snapshot:
+        """All numbers, for people: name -> number, or name -> label value -> number."""
+        out: Snapshot = {}
+        for measure in COUNTERS + GAUGES:
+            source = self._counters.get(measure.name) or self._gauges[measure.name]
+            samples = [s for m in source.collect() for s in m.samples if not s.name.endswith("_created")]
+            if measure.label is None:
+                out[measure.name] = samples[0].value
+            else:
+                out[measure.name] = {s.labels[measure.label]: s.value for s in samples}
+        return out
+
+    def exposition(self) -> bytes:
+        """The same in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+def _counter(measure: Measure, registry: CollectorRegistry) -> Counter:
+    labels = [measure.label] if measure.label else []
+    return Counter(measure.exported, measure.help, labels, registry=registry)

@@ -1,0 +1,70 @@
+"""Every setting: name, default, help. The one place that reads the environment.
+
+`SPEX_UPSTREAM=http://... spex-proxy up` needs nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _base_url(url: str) -> str:
+    bare = url.rstrip("/")
+    if not bare.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    if bare.endswith("/v1"):
+        raise ValueError("must not end with /v1: apps ask for other paths of the server too")
+    return bare
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Name = Annotated[str, Field(min_length=1)]
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Frozen once read. Each field's environment name is SPEX_ and its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="SPEX_", frozen=True, extra="forbid")
+
+    upstream: BaseUrl = Field("http://127.0.0.1:8000", description="Base URL of the vLLM server, without /v1.")
+    upstream_api_key: SecretStr | None = Field(
+        None, description="Key for our own background requests, if vLLM was started with --api-key."
+    )
+    store: str = Field("sqlite:///var/spex.db", description="SQLAlchemy URL of the store.")
+    project: Name = Field("default", description="Name under which everything is stored.")
+
+    host: str = Field("127.0.0.1", description="Address of the relay port, which apps use.")
+    port: Port = Field(8080, description="Relay port. Every path on it goes to the upstream.")
+    admin_host: str = Field("127.0.0.1", description="Address of the second port: health and metrics.")
+    admin_port: Port = Field(8081, description="Second port.")
+
+    capture_rate: Share = Field(1.0, description="Share of requests that are captured to the store.")
+    explain_rate: Share = Field(0.01, description="Share of captured requests that are explained.")
+    draw_secret: SecretStr = Field(
+        SecretStr("spex"), description="Keys the two draws; equal on all replicas, so that they agree."
+    )
+    max_body_bytes: int = Field(4_194_304, gt=0, description="Longest request or answer that is captured, in bytes.")
+    queue_items: int = Field(1_024, gt=0, description="Captures that may wait to be stored; more are dropped, counted.")
+    queue_bytes: int = Field(67_108_864, gt=0, description="Bytes that waiting captures may hold together.")
+
+    segmenter: str = Field("auto", description="What the players are: auto, message, sentence, word or a plugin's.")
+    masker: str = Field("delete", description="How a player is taken out of the prompt.")
+    value: str = Field("sum_logprob", description="What is measured of the original output.")
+    method: str = Field("proxyspex", description="How the spectrum is recovered from the masks.")
+    budget: int = Field(256, ge=8, description="Most masks for one explanation.")
+    target_r2: Share = Field(0.95, description="Stop when out-of-fold R2 surely reaches this.")
+    seed: int = Field(0, ge=0, description="Fixes masks, folds and trees.")
+    background_priority: int = Field(
+        100, gt=0, description="vLLM priority of masked queries; production's is 0, larger yields to it."
+    )
+
+    otlp_endpoint: str | None = Field(
+        None, description="OpenTelemetry collector (OTLP over HTTP), http://host:4318; without it nothing is sent."
+    )
+    log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")

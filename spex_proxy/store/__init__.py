@@ -1,0 +1,1 @@
+"""The memory: synchronous SQLAlchemy Core on SQLite or PostgreSQL. Callers own transactions."""

@@ -1,0 +1,94 @@
+"""The read side: what people look at, as plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from spex_proxy.facts.errors import NotFound
+from spex_proxy.facts.exchange import Exchange
+from spex_proxy.facts.explanation import Explanation, Summary
+from spex_proxy.facts.game import Game
+from spex_proxy.store import exchanges as captured
+from spex_proxy.store import explanations as explained
+from spex_proxy.store import games as played
+from spex_proxy.store import outbox as jobs
+from spex_proxy.store.lookup import find
+from spex_proxy.store.tables import evidence_blocks, exchanges, games
+
+ANSWER_SHOWN = 60
+"""Characters of an answer in a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One explanation with what it is about."""
+
+    explanation: Explanation
+    game: Game
+    exchange: Exchange | None
+    """None if the content was erased."""
+
+
+def story(conn: sa.Connection, any_id: str, project: str) -> Story:
+    """The newest explanation behind any id. NotFound says what became of an exchange that has none."""
+    found = find(conn, any_id, project)
+    if not found.explanation_ids:
+        raise NotFound(f"{any_id} is not explained: {_state(conn, str(found.exchange_id), project)}")
+    explanation = explained.load_explanation(conn, found.explanation_ids[0], project=project)
+    game = played.load_game(conn, explanation.game_ids[0], project=project)
+    exchange_id = explanation.exchange_id
+    return Story(explanation, game, _content(conn, exchange_id, project) if exchange_id else None)
+
+
+def newest(conn: sa.Connection, project: str, limit: int) -> list[Summary]:
+    """The last exchanges by time of arrival, and what became of each."""
+    rows = conn.execute(
+        sa.select(exchanges.c.id, exchanges.c.upstream_id, exchanges.c.received_at, exchanges.c.model)
+        .where(exchanges.c.project == project)
+        .order_by(exchanges.c.received_at.desc(), exchanges.c.id.desc())
+        .limit(limit)
+    )
+    return [_summary(conn, row, project) for row in rows]
+
+
+def masks_of(conn: sa.Connection, project: str, exchange_id: str) -> int:
+    """Readings that are committed for an exchange: how far its explanation is."""
+    of_exchange = sa.and_(games.c.id == evidence_blocks.c.game_id, games.c.project == evidence_blocks.c.project)
+    query = (
+        sa.select(sa.func.coalesce(sa.func.sum(evidence_blocks.c.n_masks), 0))
+        .select_from(evidence_blocks.join(games, of_exchange))
+        .where(games.c.project == project, games.c.exchange_id == exchange_id)
+    )
+    return int(conn.execute(query).scalar_one())
+
+
+def _summary(conn: sa.Connection, row: Any, project: str) -> Summary:
+    latest = explained.latest_for_exchange(conn, row.id, project=project)
+    content = _content(conn, row.id, project)
+    return Summary(
+        exchange_id=row.id,
+        upstream_id=row.upstream_id,
+        received_at=row.received_at,
+        model=row.model,
+        state=latest.verdict if latest else _state(conn, row.id, project),
+        explanation_id=latest.id if latest else None,
+        r2=latest.fidelity.r2 if latest else None,
+        answer=" ".join(content.output_text.split())[:ANSWER_SHOWN] if content else "",
+    )
+
+
+def _state(conn: sa.Connection, exchange_id: str, project: str) -> str:
+    newest_job = next(iter(jobs.jobs_of_exchange(conn, exchange_id, project=project)), None)
+    if newest_job is None:
+        return "captured"
+    return f"{newest_job.state}: {newest_job.reason}" if newest_job.reason else newest_job.state
+
+
+def _content(conn: sa.Connection, exchange_id: str, project: str) -> Exchange | None:
+    try:
+        return captured.load_exchange(conn, exchange_id, project=project)
+    except NotFound:
+        return None

@@ -1,0 +1,226 @@
+"""Opening the store: engine, transactions, migrations.
+
+Callers own transactions:
+
+    with engine.begin() as conn:      writes; on SQLite the write lock is taken at once
+    with reading(engine) as conn:     reads one consistent state; writing in it is an error
+
+On SQLite a transaction that reads first and writes later can fail with "database is locked" however
+long it is willing to wait, because another writer changed what it had read. So each transaction here
+says at its start what it is: BEGIN IMMEDIATE, or BEGIN on a connection that refuses to write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool
+
+from spex_proxy.facts.errors import SettingsError
+
+StoreError = sa.exc.SQLAlchemyError
+"""What any function of this room raises when the database fails: for those who must go on without it."""
+
+BUSY_SECONDS = 30.0
+"""How long a writer waits for another one; the longest transactions here take well under a second."""
+
+_UPGRADE_LOCK = 0x53504558
+"""Key of the PostgreSQL advisory lock that serialises upgrades: the letters SPEX."""
+
+_READ_ONLY = "spex_read_only"
+
+_URL_FORMS = "sqlite:///path/to/store.db or postgresql://user:password@host/database"
+
+_PRAGMAS = (
+    # One writer beside any number of readers; in the other journal modes readers and writers lock each
+    # other out (JOBS.md measured a third of all reads failing). The file remembers the mode.
+    "PRAGMA journal_mode=WAL",
+    # FULL, not NORMAL: with NORMAL a power cut may take back transactions that were committed, that is
+    # readings which the model server was already paid for, and, worse, history that a published
+    # checkpoint has vouched for, which is then indistinguishable from tampering. It costs one fsync a
+    # commit, and nobody who commits here stands on the path of production's bytes.
+    "PRAGMA synchronous=FULL",
+    "PRAGMA foreign_keys=ON",
+    # Erased content is overwritten in the file, not only unlinked from it.
+    "PRAGMA secure_delete=ON",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionState:
+    """Where a store's schema stands."""
+
+    current: str | None
+    """Revision of the store; None if it was never migrated."""
+    head: str
+    """Revision that this version of the code needs."""
+
+    @property
+    def is_current(self) -> bool:
+        return self.current == self.head
+
+
+def open_store(url: str, *, create: bool = True) -> sa.Engine:
+    """An engine for `sqlite:///path`, `sqlite:////absolute/path` or `postgresql://...`.
+
+    With `create`, a missing SQLite file and its folder are made, readable by their owner only.
+    Nothing is migrated (`upgrade`) and PostgreSQL isn't contacted yet.
+    Raises SettingsError if the URL can't be used or the file can't be made; no message holds a password.
+    """
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError:
+        # the URL itself may hold a password, so neither it nor the cause is shown
+        raise SettingsError("the store's URL can't be read: write " + _URL_FORMS) from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        _prepare_file(parsed, create=create)
+        return _sqlite_engine(parsed)
+    if backend in ("postgresql", "postgres"):
+        return _postgres_engine(parsed)
+    raise SettingsError(f"the store can't be kept in {backend!r}: write {_URL_FORMS}")
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """A read-only transaction: waits for no writer on either database, and keeps none waiting."""
+    options: dict[str, Any] = {_READ_ONLY: True}
+    if engine.dialect.name == "postgresql":
+        options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as conn, conn.begin():
+        yield conn
+
+
+def upgrade(engine: sa.Engine) -> str:
+    """Bring the schema to this code's revision and return it. Any number of processes may call at once.
+
+    All of it is one transaction: a failed upgrade leaves the store as it was.
+    Raises SettingsError if the store can't be opened or written, or comes from a newer version.
+    """
+    state = revision_state(engine)
+    if not state.is_current:
+        with _said_clearly(engine):
+            _migrate(engine, "upgrade", state.head)
+    return state.head
+
+
+def downgrade(engine: sa.Engine, revision: str) -> None:
+    """Take the schema back to `revision`; `base` drops everything. For development and tests."""
+    _migrate(engine, "downgrade", revision)
+
+
+def revision_state(engine: sa.Engine) -> RevisionState:
+    """Reads only: whoever is about to trust the tables asks first. Raises SettingsError if it can't be opened."""
+    with _said_clearly(engine), reading(engine) as conn:
+        current = MigrationContext.configure(conn).get_current_revision()
+    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
+    assert head is not None, "the migrations have exactly one head"
+    return RevisionState(current, head)
+
+
+@contextmanager
+def _said_clearly(engine: sa.Engine) -> Iterator[None]:
+    """Opening a store fails for reasons that an operator can mend; later failures are the callers' to survive."""
+    shown = engine.url.render_as_string(hide_password=True)
+    try:
+        yield
+    except CommandError as error:
+        raise SettingsError(
+            f"the store {shown} was made by a newer version of spex-proxy ({error}): "
+            "install that version, or name another store"
+        ) from error
+    except sa.exc.DBAPIError as error:
+        raise SettingsError(f"the store {shown} can't be opened or written: {error.orig}") from error
+
+
+def migrations_folder() -> Path:
+    """Inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _migrate(engine: sa.Engine, direction: str, revision: str) -> None:
+    """Run Alembic on one connection, in one transaction, alone."""
+    config = _alembic_config()
+    migrating = engine
+    if engine.dialect.name == "sqlite":
+        # Alembic alters SQLite tables by copying and dropping them, which enforced foreign keys forbid;
+        # and that pragma can't be changed inside a transaction. Hence a connection of its own.
+        migrating = _sqlite_engine(engine.url, foreign_keys=False, poolclass=NullPool)
+    with migrating.begin() as conn:
+        if conn.dialect.name == "postgresql":
+            conn.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
+        config.attributes["connection"] = conn
+        run = command.upgrade if direction == "upgrade" else command.downgrade
+        run(config, revision)
+
+
+def _prepare_file(url: URL, *, create: bool) -> None:
+    """Make the file before SQLite does, because SQLite would make it readable by everybody."""
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise SettingsError(
+            "the store must be a file that all processes and threads share: write sqlite:///path/to/store.db"
+        )
+    path = Path(url.database)
+    if path.exists():
+        return
+    if not create:
+        raise SettingsError(f"there is no store at {path}: start `spex-proxy up` once, or name another store")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+    except OSError as error:
+        raise SettingsError(f"the store {path} can't be made: {error}") from error
+
+
+def _sqlite_engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> sa.Engine:
+    engine = sa.create_engine(url.set(drivername="sqlite+pysqlite"), connect_args={"timeout": BUSY_SECONDS}, **options)
+
+    @sa.event.listens_for(engine, "connect")
+    def set_up(connection: Any, _record: object) -> None:
+        # Left alone, the sqlite3 module opens transactions by itself: too late, and not for DDL or
+        # SELECT. From here on only `begin` below does.
+        connection.isolation_level = None
+        for pragma in _PRAGMAS:
+            connection.execute(pragma)
+        if not foreign_keys:
+            connection.execute("PRAGMA foreign_keys=OFF")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(conn: sa.Connection) -> None:
+        read_only = conn.get_execution_options().get(_READ_ONLY, False)
+        conn.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+        conn.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgres_engine(url: URL) -> sa.Engine:
+    return sa.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_pre_ping=True,  # a restarted server costs one reconnect, not one failed transaction
+        connect_args={
+            "application_name": "spex-proxy",
+            "connect_timeout": 10,
+            "prepare_threshold": None,  # prepared statements break behind pgbouncer in transaction mode
+        },
+    )

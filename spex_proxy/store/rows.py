@@ -1,0 +1,30 @@
+"""Two statements that every table needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from spex_proxy.store.tables import projects, utc_now
+
+
+def insert_new(conn: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
+    """Insert unless any unique key is taken; whether it was inserted.
+
+    Two writers of the same row never fail: the second waits for the first, then learns that it came late.
+    """
+    insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).values(**row).on_conflict_do_nothing()
+    result = conn.execute(statement, execution_options={"preserve_rowcount": True})
+    return result.rowcount == 1
+
+
+def get_or_create_project(conn: sa.Connection, project: str) -> str:
+    """Every row belongs to a project that exists. Returns its name."""
+    known = conn.execute(sa.select(projects.c.project).where(projects.c.project == project)).first()
+    if known is None:
+        insert_new(conn, projects, {"project": project, "created_at": utc_now()})
+    return project

@@ -1,0 +1,164 @@
+"""An explanation in a terminal: highlighted text, ranked segments, what acts together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from spex_proxy.facts.explanation import Check, Summary
+from spex_proxy.study.view import SegmentView, View
+
+RAISES = (31, 119, 180)
+LOWERS = (214, 95, 14)
+"""Blue and orange: told apart by the colour-blind too. Text also carries + and -."""
+FAINTEST = 0.08
+"""Effects under this share of the largest are left uncoloured: most of them are noise."""
+BAR_WIDTH = 18
+_CONTROLS = (
+    {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
+    | {0x7F: 0x2421}
+    | {code: f"<U+{code:04X}>" for code in (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+    | dict.fromkeys(range(0xD800, 0xE000), 0xFFFD)
+)
+"""What a text may do to a terminal, or to the order in which it is read, made visible instead."""
+BADGE_STYLES = {"reliable": "bold green", "unreliable": "bold red", "nothing_to_explain": "bold yellow"}
+
+
+def explanation_panel(view: View, top: int = 8) -> RenderableType:
+    """The whole picture of one explanation."""
+    return Panel(
+        Group(*_parts(view, top)),
+        title=f"[bold]why this answer?[/bold]  {view.explanation.id[:12]}",
+        title_align="left",
+        border_style="dim",
+    )
+
+
+def checks_table(checks: Sequence[Check]) -> RenderableType:
+    """What `verify` found, one line a link of the chain."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in checks:
+        mark = ("–", "yellow") if check.is_skipped else ("✓", "green") if check.is_passed else ("✗", "bold red")
+        table.add_row(Text(*mark), _text(check.name), _text(check.detail, "dim"))
+    return table
+
+
+def listing(rows: Sequence[Summary]) -> RenderableType:
+    """Exchanges, newest first: when, which, what became of them."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("when (UTC)", "id", "upstream id", "model", "state", "R²", "answer"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(
+            f"{row.received_at:%Y-%m-%d %H:%M:%S}",
+            row.exchange_id,
+            _text(row.upstream_id or ""),
+            _text(row.model),
+            _text(row.state),
+            "" if row.r2 is None else f"{row.r2:.3f}",
+            _text(row.answer),
+        )
+    return table
+
+
+def _parts(view: View, top: int) -> Iterator[RenderableType]:
+    yield _header(view)
+    yield Rule("prompt", style="dim", align="left")
+    yield highlighted(view)
+    if view.exchange is not None:
+        yield Rule("answer", style="dim", align="left")
+        yield _text(view.exchange.output_text.strip(), "italic")
+    if view.explanation.verdict == "nothing_to_explain":
+        return
+    yield Rule("what moved it  (nats of log-probability that keeping the segment adds)", style="dim", align="left")
+    yield _ranking(view.ranked[:top])
+    if view.interactions:
+        yield Rule("what acted together", style="dim", align="left")
+        yield _together(view, top)
+
+
+def _header(view: View) -> RenderableType:
+    explanation, fidelity = view.explanation, view.explanation.fidelity
+    head = Text()
+    head.append(f"{view.badge}", style=BADGE_STYLES[explanation.verdict])
+    head.append_text(_text(f"  {explanation.verdict_reason}\n", "dim"))
+    head.append(f"out-of-fold R² {fidelity.r2:.3f}", style="bold")
+    head.append(f"  95% interval {fidelity.r2_low:.3f} to {fidelity.r2_high:.3f}")
+    head.append(f"  noise ceiling {fidelity.noise_ceiling:.4f}\n")
+    head.append(
+        f"{len(view.segments)} players  {explanation.cost.masks} masks  "
+        f"{explanation.cost.prompt_tokens:,} tokens  {explanation.cost.seconds:.0f} s of the model server\n"
+    )
+    head.append(
+        f"log-probability of the answer: {fidelity.value_full:.2f} with all segments, "
+        f"{fidelity.value_empty:.2f} with none"
+    )
+    if explanation.target.is_cut:
+        head.append(f"\nonly the first {len(explanation.target)} tokens of the answer are explained", style="yellow")
+    return head
+
+
+def highlighted(view: View) -> Text:
+    """The prompt, segments coloured by effect, with the provenance of each message."""
+    text = Text()
+    message = -1
+    for passage in view.passages:
+        if passage.message != message:
+            message = passage.message
+            text.append("" if not text else "\n")
+            text.append_text(_text(f"[{passage.provenance}] ", "bold dim"))
+        style = _colour(passage.segment) if passage.segment else ""
+        body = passage.text.rstrip("\r\n")
+        text.append_text(_text(body, style))
+        text.append("\n" if len(passage.text) > len(body) else "")
+    return text
+
+
+def _colour(segment: SegmentView) -> str:
+    if abs(segment.strength) < FAINTEST:
+        return ""
+    red, green, blue = RAISES if segment.effect > 0 else LOWERS
+    share = 0.25 + 0.75 * abs(segment.strength)
+    paper = [round(255 - (255 - part) * share) for part in (red, green, blue)]
+    ink = "black" if sum(paper) > 380 else "white"
+    return f"{ink} on rgb({paper[0]},{paper[1]},{paper[2]})"
+
+
+def _ranking(segments: Sequence[SegmentView]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right", style="dim")
+    table.add_column(justify="right")
+    table.add_column(width=BAR_WIDTH)
+    table.add_column(overflow="ellipsis", no_wrap=True)
+    for segment in segments:
+        if segment.effect == 0:
+            continue
+        red, green, blue = RAISES if segment.effect > 0 else LOWERS
+        bar = Text("█" * max(1, round(BAR_WIDTH * abs(segment.strength))), style=f"rgb({red},{green},{blue})")
+        label = _text(segment.label(60)).append_text(_text(f"  {segment.provenance}", "dim"))
+        table.add_row(str(segment.number), f"{segment.effect:+.2f}", bar, label)
+    return table
+
+
+def _together(view: View, top: int) -> RenderableType:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for interaction in view.interactions[:top]:
+        numbers = "×".join(str(number) for number in interaction.numbers)
+        table.add_row(
+            numbers, f"{interaction.effect:+.2f}", interaction.reading, _text("  ×  ".join(interaction.labels))
+        )
+    return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Foreign text as it is: no markup of ours in it, and nothing that a terminal obeys."""
+    return Text(text.replace("\r\n", "\n").translate(_CONTROLS), style=style)

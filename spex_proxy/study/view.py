@@ -1,0 +1,134 @@
+"""An explanation as a person reads it: text, effects, words for the numbers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from spex_proxy.engine.indices import banzhaf_values
+from spex_proxy.facts.exchange import Exchange, Segment
+from spex_proxy.facts.explanation import Explanation
+from spex_proxy.facts.game import Game
+
+VERDICTS = {
+    "reliable": "reliable",
+    "unreliable": "NOT RELIABLE",
+    "nothing_to_explain": "nothing to explain",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentView:
+    """One player: its number for people (from 1), its text, what keeping it adds."""
+
+    number: int
+    text: str
+    provenance: str
+    message: int
+    effect: float
+    """Banzhaf value: how much keeping the segment adds on average, in the value's unit."""
+    strength: float
+    """effect over the largest absolute effect: -1..1, for colours and bars."""
+
+    def label(self, width: int = 48) -> str:
+        line = " ".join(self.text.split()) or "(white space)"
+        return line if len(line) <= width else f"{line[: width - 1].rstrip()}…"
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A stretch of one message: the text of a player, or text of no player, which was never masked."""
+
+    message: int
+    provenance: str
+    text: str
+    segment: SegmentView | None
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionView:
+    """Players that act together: what they add beyond their separate effects."""
+
+    numbers: tuple[int, ...]
+    labels: tuple[str, ...]
+    effect: float
+    """Banzhaf interaction index."""
+    standard_error: float | None
+
+    @property
+    def reading(self) -> str:
+        """What the sign means, in words."""
+        return "stronger together" if self.effect > 0 else "stand in for each other"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that a page or a terminal shows of one explanation."""
+
+    explanation: Explanation
+    exchange: Exchange | None
+    """None if the content was erased; then segments have no text."""
+    segments: tuple[SegmentView, ...]
+    passages: tuple[Passage, ...]
+    """The whole prompt in order; only the players of it if the content was erased."""
+    interactions: tuple[InteractionView, ...]
+
+    @property
+    def ranked(self) -> list[SegmentView]:
+        """Segments, the strongest effect first."""
+        return sorted(self.segments, key=lambda segment: (-abs(segment.effect), segment.number))
+
+    @property
+    def badge(self) -> str:
+        return VERDICTS[self.explanation.verdict]
+
+
+def make_view(explanation: Explanation, game: Game, exchange: Exchange | None) -> View:
+    """Join numbers and text."""
+    effects = banzhaf_values(explanation.spectrum)
+    largest = max((abs(float(effect)) for effect in effects), default=0.0) or 1.0
+    segments = tuple(
+        SegmentView(
+            number=number + 1,
+            text=_text(segment, exchange),
+            provenance=segment.provenance,
+            message=segment.message,
+            effect=float(effects[number]),
+            strength=float(effects[number]) / largest,
+        )
+        for number, segment in enumerate(game.players.segments)
+    )
+    together = tuple(
+        InteractionView(
+            numbers=tuple(player + 1 for player in interaction.players),
+            labels=tuple(segments[player].label(28) for player in interaction.players),
+            effect=interaction.banzhaf,
+            standard_error=interaction.standard_error,
+        )
+        for interaction in explanation.interactions
+        if interaction.order >= 2
+    )
+    return View(explanation, exchange, segments, tuple(_passages(game, segments, exchange)), together)
+
+
+def _passages(game: Game, segments: tuple[SegmentView, ...], exchange: Exchange | None) -> Iterator[Passage]:
+    if exchange is None:
+        yield from (Passage(view.message, view.provenance, view.text, view) for view in segments)
+        return
+    for number, message in enumerate(exchange.messages):
+        reached = 0
+        for segment, view in zip(game.players.segments, segments, strict=True):
+            if segment.message == number:
+                if segment.char_start > reached:
+                    between = message.text[reached : segment.char_start]
+                    yield Passage(number, message.provenance, between, None)
+                yield Passage(number, view.provenance, view.text, view)
+                reached = segment.char_end
+        if reached < len(message.text):
+            yield Passage(number, message.provenance, message.text[reached:], None)
+
+
+def _text(segment: Segment, exchange: Exchange | None) -> str:
+    if exchange is None:
+        return f"[erased: {segment.char_end - segment.char_start} characters]"
+    return exchange.messages[segment.message].text[segment.char_start : segment.char_end]

@@ -1,0 +1,181 @@
+"""The bounded tap: what is kept of one exchange while it passes, and every reason not to keep it.
+
+A tap holds references to the chunks that were relayed, never copies, and never more
+than its limits. Over a limit it lets go of everything at once and says why in the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from spex_proxy.facts.exchange import Headers, RawExchange, RequestHead, Skipped
+
+SKIP_REASONS: dict[str, str] = {
+    # said by the tap
+    "too_large_request": "The request's body is larger than the tap's limit.",
+    "too_large_answer": "The answer, as sent or unpacked, is larger than the tap's limit.",
+    "memory_full": "All watched requests together held as many bytes as they may.",
+    "client_gone": "The client left before the answer was complete.",
+    "upstream_error": "The upstream answered with an error: a status other than 200, or an error object.",
+    "upstream_broken": "The upstream broke off in the middle of its answer.",
+    "upstream_unreachable": "The upstream gave no answer at all.",
+    "stopped": "The proxy was stopped before the answer was complete.",
+    # said by the parser, about the bytes
+    "unsupported_encoding": "A body is packed in a way that we don't unpack (br, zstd, ...), or is broken.",
+    "not_json": "A body, or an event of the stream, is not valid JSON.",
+    "bad_text": "A text holds half a surrogate pair: no tokeniser takes it, and no database.",
+    "unknown_shape": "The request or the answer has a shape that we don't know.",
+    # said by the parser, about the request
+    "empty_prompt": "The prompt has no text.",
+    "several_prompts": "The request holds more than one prompt.",
+    "unsupported_content": "The exchange holds images, audio or other content that is not text.",
+    "echoed_prompt": "The client asked for the prompt to be repeated in the answer (`echo`).",
+    # said by the parser, about the answer
+    "error_in_stream": "The upstream reported an error inside a stream that had begun well.",
+    "unfinished_answer": "The answer has no finish reason, or was aborted by the server.",
+    "no_output": "The answer has no text.",
+    "several_choices": "The answer holds more than one choice.",
+    "tool_calls": "The answer calls tools: the server cut it apart, so the output's tokens are not known.",
+    "reasoning_output": "The answer has reasoning apart from its text, so the output's tokens are not known.",
+}
+"""Reason -> what it means. Every watched request that is not kept is counted under one of them."""
+
+Ending = Literal["complete", "client_gone", "upstream_broken", "upstream_unreachable", "stopped"]
+"""How an exchange ended, as the relay saw it."""
+
+
+CHUNK_OVERHEAD = 48
+"""What a chunk costs beside its bytes (object header, list slot): tiny chunks fill memory too."""
+
+
+@dataclass(frozen=True, slots=True)
+class TapLimits:
+    """Most bytes that one tap may hold; every chunk counts CHUNK_OVERHEAD more than its length."""
+
+    request_bytes: int = 2 * 1024 * 1024
+    answer_bytes: int = 8 * 1024 * 1024
+
+
+class TapBudget:
+    """Most bytes that all taps of one event loop may hold together. Not for several threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.held = 0
+
+    def take(self, size: int) -> bool:
+        if self.held + size > self.max_bytes:
+            return False
+        self.held += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        self.held -= size
+
+
+class Skip(Exception):
+    """This exchange is not kept; `reason` is one of SKIP_REASONS."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Tap:
+    """Sees one exchange go by. Call in order: request chunks, the answer's start, its chunks, finish."""
+
+    __slots__ = (
+        "_answer", "_answer_size", "_budget", "_first_byte_s", "_headers", "_limits", "_probability",
+        "_request", "_request_size", "_skip", "_status", "_wish", "head",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        head: RequestHead,
+        limits: TapLimits,
+        budget: TapBudget,
+        capture_probability: float,
+        explain_wish: bool | None,
+    ) -> None:
+        self.head = head
+        self._limits = limits
+        self._budget = budget
+        self._probability = capture_probability
+        self._wish = explain_wish
+        self._request: list[bytes] = []
+        self._request_size = 0
+        self._answer: list[bytes] = []
+        self._answer_size = 0
+        self._status = 0
+        self._headers: Headers = ()
+        self._first_byte_s: float | None = None
+        self._skip: str | None = None
+
+    def request_chunk(self, chunk: bytes) -> None:
+        if self._skip is not None:
+            return
+        size = len(chunk) + CHUNK_OVERHEAD
+        if self._request_size + size > self._limits.request_bytes:
+            self._give_up("too_large_request")
+        elif not self._budget.take(size):
+            self._give_up("memory_full")
+        else:
+            self._request_size += size
+            self._request.append(chunk)
+
+    def response_start(self, status: int, headers: Headers) -> None:
+        self._status = status
+        self._headers = headers
+        if status != 200 and self._skip is None:
+            self._give_up("upstream_error")
+
+    def response_chunk(self, chunk: bytes, seconds: float) -> None:
+        """`seconds` since the request arrived."""
+        if self._first_byte_s is None:
+            self._first_byte_s = seconds
+        if self._skip is not None:
+            return
+        size = len(chunk) + CHUNK_OVERHEAD
+        if self._answer_size + size > self._limits.answer_bytes:
+            self._give_up("too_large_answer")
+        elif not self._budget.take(size):
+            self._give_up("memory_full")
+        else:
+            self._answer_size += size
+            self._answer.append(chunk)
+
+    def finish(self, ending: Ending, seconds: float) -> RawExchange | Skipped:
+        """What was seen, whole; or why it is not kept. The tap holds nothing afterwards."""
+        if self._skip is None and ending != "complete":
+            self._skip = ending
+        if self._skip is not None:
+            self._let_go()
+            return Skipped(self.head.id, self._skip)
+        raw = RawExchange(
+            head=self.head,
+            request_body=b"".join(self._request),
+            status=self._status,
+            response_headers=tuple((name.lower(), value) for name, value in self._headers),
+            response_body=b"".join(self._answer),
+            first_byte_s=seconds if self._first_byte_s is None else self._first_byte_s,
+            duration_s=seconds,
+            capture_probability=self._probability,
+            explain_wish=self._wish,
+        )
+        self._let_go()
+        return raw
+
+    def discard(self) -> None:
+        """Let go of everything without an outcome."""
+        self._let_go()
+
+    def _give_up(self, reason: str) -> None:
+        self._skip = reason
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._budget.give_back(self._request_size + self._answer_size)
+        self._request_size = self._answer_size = 0
+        self._request.clear()
+        self._answer.clear()

@@ -1,0 +1,103 @@
+"""A private PostgreSQL server: a folder of its own, a unix socket, no network; stopped by its pid."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+START_SECONDS = 30.0
+
+
+class Unavailable(Exception):
+    """There is no PostgreSQL here; the message says why."""
+
+
+class Server:
+    """A running server. `folder` holds its socket."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._numbers = itertools.count()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        return psycopg.connect(f"host={self._folder} user=spex dbname=postgres", autocommit=True)
+
+    def make_database(self, template: str = "template0") -> str:
+        """The name of a new database, a copy of `template`."""
+        name = f"store_{next(self._numbers)}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def url(self, name: str) -> str:
+        return f"postgresql://spex@/{name}?host={self._folder}"
+
+
+@contextmanager
+def running() -> Iterator[Server]:
+    """A server for as long as the block lasts. Raises Unavailable."""
+    initdb, binary, user = _binary("initdb"), _binary("postgres"), _unprivileged()
+    folder = Path(tempfile.mkdtemp(prefix="spex-pg-"))  # not pytest's: another user must get in
+    try:
+        if user:
+            os.chown(folder, user["user"], user["group"])
+        command = [initdb, "-D", "data", "-A", "trust", "-U", "spex", "-E", "UTF8", "--no-sync"]
+        made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=folder, **user)
+        if made.returncode:
+            raise Unavailable(f"initdb failed: {made.stderr[-500:]}")
+        settings = ("listen_addresses=", f"unix_socket_directories={folder}", "fsync=off", "max_connections=50")
+        command = [binary, "-D", "data", *(part for setting in settings for part in ("-c", setting))]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
+        try:
+            yield _ready(process, folder)
+        finally:
+            process.send_signal(signal.SIGINT)  # fast shutdown: sessions are cut, files are closed
+            process.wait(timeout=30)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _ready(process: subprocess.Popen[bytes], folder: Path) -> Server:
+    server, deadline = Server(folder), time.monotonic() + START_SECONDS
+    while True:
+        try:
+            server.connect().close()
+            return server
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Unavailable(f"it did not start: {(folder / 'log').read_text()[-500:]}") from None
+            time.sleep(0.05)
+
+
+def _binary(name: str) -> str:
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    found = shutil.which(name) or (str(installed[-1]) if installed else None)
+    if found is None:
+        raise Unavailable(f"`{name}` is neither on PATH nor in /usr/lib/postgresql: install PostgreSQL")
+    return found
+
+
+def _unprivileged() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root: whom to run it as, as arguments of subprocess."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+    raise Unavailable("it does not run as root, and there is no user `postgres` or `nobody`")

@@ -1,0 +1,34 @@
+"""Stores for the stories: SQLite files, migrated once, copied for each test."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from spex_proxy.store.connect import open_store, upgrade
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated store without rows. Copy it, don't use it."""
+    path = tmp_path_factory.mktemp("store") / "spex.db"
+    engine = open_store(f"sqlite:///{path}")
+    upgrade(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture
+def store_path(empty_store: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(empty_store, tmp_path / "spex.db"))
+
+
+@pytest.fixture
+def store(store_path: Path) -> Iterator[Engine]:
+    engine = open_store(f"sqlite:///{store_path}")
+    yield engine
+    engine.dispose()

@@ -1,0 +1,75 @@
+"""The real relay on a real port, in a thread with its own uvloop, as `spex-proxy serve` runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import uvloop
+
+from spex_proxy.facts.exchange import RawExchange, Skipped
+from spex_proxy.flows.relay import Sampler, Watcher
+from spex_proxy.ports.counters import Counters
+from spex_proxy.relay import make_app, serve
+from spex_proxy.relay.bystander import Watcher as AnyWatcher
+from spex_proxy.wire.tap import TapBudget, TapLimits
+
+SECRET = b"only for tests"
+
+
+@dataclass
+class Proxy:
+    """A running relay, and what its watcher was handed."""
+
+    port: int
+    counters: Counters
+    budget: TapBudget
+    outcomes: list[RawExchange | Skipped] = field(default_factory=list)
+
+    def outcome(self) -> RawExchange | Skipped | None:
+        return self.outcomes[-1] if self.outcomes else None
+
+
+@contextmanager
+def relay(
+    upstream_url: str,
+    *,
+    capture_rate: float = 1.0,
+    limits: TapLimits | None = None,
+    watcher: AnyWatcher | None = None,
+    offer: Callable[[RawExchange | Skipped], bool] | None = None,
+    counters: Counters | None = None,
+) -> Iterator[Proxy]:
+    counters = counters or Counters()
+    budget = TapBudget(1 << 26)
+    outcomes: list[RawExchange | Skipped] = []
+
+    def record(outcome: RawExchange | Skipped) -> bool:
+        outcomes.append(outcome)
+        return True
+
+    own = Watcher(Sampler(capture_rate, 0.0, SECRET), limits or TapLimits(), budget, offer or record)
+    app = make_app(upstream_url, watcher or own, counters, connect_timeout_s=2.0)
+    started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
+
+    async def main() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+        await serve(app, "127.0.0.1", 0, stop=stop, ready=lambda port: started.put((port, loop, stop)), grace_s=1)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+
+    thread = threading.Thread(target=run, name="relay-under-test")
+    thread.start()
+    port, loop, stop = started.get(timeout=10)
+    try:
+        yield Proxy(port, counters, budget, outcomes)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(10)
+        assert not thread.is_alive()
