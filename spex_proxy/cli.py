@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -25,20 +27,25 @@ from rich.progress import (
 from spex_proxy import __version__, wiring
 from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.facts.explanation import Explanation
+from spex_proxy.facts.finding import Finding
 from spex_proxy.flows import explain as explain_flow
 from spex_proxy.flows.verify import verify as verify_flow
 from spex_proxy.flows.work import Report
 from spex_proxy.plug.load import Plugins
 from spex_proxy.settings import Settings
 from spex_proxy.store import browse
-from spex_proxy.store.connect import reading
+from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.store.lookup import find
+from spex_proxy.study import findings as report
+from spex_proxy.study.html import standalone
+from spex_proxy.study.stored import load_sheet
 from spex_proxy.study.terminal import checks_table, explanation_panel, listing
 from spex_proxy.study.view import make_view
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_show_locals=False,  # local variables hold people's texts and the operator's keys
     rich_markup_mode="markdown",
     help=(
         "Why did the model say that? An OpenAI-compatible proxy in front of vLLM that explains a "
@@ -68,10 +75,12 @@ def up(
     explain_rate: Annotated[float | None, typer.Option(help="Share of requests to explain, 0 to 1.")] = None,
 ) -> None:
     """Everything on one machine: migrate the store, start the relay and one worker. Ctrl-C stops both."""
-    settings = _settings(
-        upstream=upstream, store=store, port=port, admin_port=admin_port, explain_rate=explain_rate
-    )
-    wiring.migrate(settings)
+    settings = _settings(upstream=upstream, store=store, port=port, admin_port=admin_port, explain_rate=explain_rate)
+    try:
+        wiring.migrate(settings)
+    except (SpexError, StoreError) as error:
+        errors.print(f"[bold red]nothing can be stored or explained:[/bold red] {escape(str(error))}", highlight=False)
+        errors.print("Production is served all the same. Mend the store and start again.")
     console.print(
         f"[bold]spex-proxy[/bold] {__version__}  "
         f"apps: [bold]http://{settings.host}:{settings.port}/v1[/bold]  ->  {escape(settings.upstream)}\n"
@@ -89,9 +98,15 @@ def serve(upstream: Upstream = None, store: Store = None) -> None:
 
 
 @app.command()
-def work(upstream: Upstream = None, store: Store = None) -> None:
-    """One worker: takes jobs from the store, explains them, one at a time."""
-    settings = _settings(upstream=upstream, store=store)
+def work(
+    upstream: Upstream = None,
+    store: Store = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Jobs at once; the same for all workers. [env: SPEX_WORKER_CONCURRENCY]")
+    ] = None,
+) -> None:
+    """One worker: takes jobs from the store and explains them. On PostgreSQL, start as many as you like."""
+    settings = _settings(upstream=upstream, store=store, worker_concurrency=concurrency)
     _run(lambda stop: wiring.run_worker(settings, stop, _log_report))
 
 
@@ -100,7 +115,9 @@ def explain(
     any_id: AnyId,
     upstream: Upstream = None,
     store: Store = None,
-    segmenter: Annotated[str | None, typer.Option(help="auto, message, sentence, word or a plugin's.")] = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="auto, message, document, sentence, word or a plugin's.")
+    ] = None,
     budget: Annotated[int | None, typer.Option(help="Most masks to ask.")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed asks other masks.")] = None,
 ) -> None:
@@ -138,10 +155,23 @@ def explain(
 
 
 @app.command()
-def show(any_id: AnyId, store: Store = None) -> None:
+def show(
+    any_id: AnyId,
+    store: Store = None,
+    html: Annotated[Path | None, typer.Option(help="Write it as one HTML file instead, which needs no other.")] = None,
+) -> None:
     """Show why an answer came out: the prompt highlighted, what moved it, what acted together."""
     settings = _settings(store=store)
     engine = wiring.ready_store(settings)
+    if html is not None:
+        with reading(engine) as connection:
+            sheet, _ = load_sheet(connection, any_id, settings.project)
+        try:
+            html.write_text(standalone(sheet), encoding="utf-8")
+        except OSError as error:
+            _fail(f"{html} can't be written: {error.strerror}")
+        console.print(f"[dim]{escape(str(html))} holds prompt and answer too: share it as you would share those[/dim]")
+        return
     with reading(engine) as connection:
         story = browse.story(connection, any_id, settings.project)
     console.print(explanation_panel(make_view(story.explanation, story.game, story.exchange)))
@@ -172,6 +202,33 @@ def verify(any_id: AnyId, store: Store = None) -> None:
     console.print(f"[green]{story.explanation.id[:12]} follows from its evidence[/green]")
 
 
+@app.command()
+def doctor(
+    upstream: Upstream = None,
+    store: Store = None,
+    model: Annotated[str | None, typer.Option(help="The model to try; without it, the first that is served.")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Is everything there, and if not, what to do? Changes nothing. Exit code 1 if something is broken."""
+    settings = _settings(upstream=upstream, store=store)
+
+    async def examine(_: asyncio.Event) -> list[Finding]:
+        found = []
+        async with wiring.doctor_parts(settings, model) as parts:
+            async for finding in parts.examine():
+                found.append(finding)
+                if not is_json:
+                    console.print(report.finding_line(finding))
+        return found
+
+    found = _run(examine)
+    if is_json:
+        typer.echo(json.dumps(report.as_json(found, __version__), indent=2, ensure_ascii=False))
+    else:
+        console.print(report.summary(found))
+    raise typer.Exit(int(report.is_broken(found)))
+
+
 @db.command()
 def upgrade(store: Store = None) -> None:
     """Bring the store to the schema of this version."""
@@ -184,18 +241,25 @@ def main() -> None:
         app()
     except SpexError as error:
         _fail(str(error))
+    except StoreError as error:
+        # not the error itself: it quotes the statement with its parameters
+        _fail(f"the store failed: {getattr(error, 'orig', None) or type(error).__name__}")
 
 
 def _settings(**options: Any) -> Settings:
     try:
         settings = Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        lines = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [_trouble(str(e["loc"][0]) if e["loc"] else "settings", e["msg"]) for e in error.errors()]
         raise SettingsError("these settings can't work:\n  " + "\n  ".join(lines)) from None
-    logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     return settings
+
+
+def _trouble(name: str, message: str) -> str:
+    return f"{name} (SPEX_{name.upper()}): {message.removeprefix('Value error, ')}"
 
 
 def _run(main_coroutine: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> Any:
@@ -212,6 +276,11 @@ def _run(main_coroutine: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) ->
         return asyncio.run(run())
     except asyncio.CancelledError:
         _fail("stopped; what was measured so far is stored and will not be asked again")
+    except ExceptionGroup as group:  # two servers run together: the first error of ours tells what is wrong
+        ours, others = group.split(SpexError)
+        if ours is None or others is not None:
+            raise
+        raise ours.exceptions[0] from None
 
 
 def _log_report(report: Report) -> None:

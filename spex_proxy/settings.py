@@ -24,6 +24,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
+SchedulingPolicy = Literal["unknown", "fcfs", "priority"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -53,7 +54,9 @@ class Settings(BaseSettings):
     queue_items: int = Field(1_024, gt=0, description="Captures that may wait to be stored; more are dropped, counted.")
     queue_bytes: int = Field(67_108_864, gt=0, description="Bytes that waiting captures may hold together.")
 
-    segmenter: str = Field("auto", description="What the players are: auto, message, sentence, word or a plugin's.")
+    segmenter: str = Field(
+        "auto", description="What the players are: auto, message, document, sentence, word or a plugin's."
+    )
     masker: str = Field("delete", description="How a player is taken out of the prompt.")
     value: str = Field("sum_logprob", description="What is measured of the original output.")
     method: str = Field("proxyspex", description="How the spectrum is recovered from the masks.")
@@ -62,6 +65,20 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, description="Fixes masks, folds and trees.")
     background_priority: int = Field(
         100, gt=0, description="vLLM priority of masked queries; production's is 0, larger yields to it."
+    )
+    scheduling_policy: SchedulingPolicy = Field(
+        "unknown", description="vLLM's --scheduling-policy, which it does not show: unknown, fcfs or priority."
+    )
+
+    worker_concurrency: int | None = Field(
+        None, ge=1, description="Jobs that a worker runs at once; by default 1 on SQLite, 2 on PostgreSQL."
+    )
+    worker_ttl_s: float = Field(
+        20.0, ge=1, description="A worker that was not heard of for so many seconds is dead; others take its jobs over."
+    )
+    job_tries: int = Field(8, ge=1, description="Tries of a job that finds the model server or the store away.")
+    job_pause_s: float = Field(
+        5.0, gt=0, description="Seconds before the second try; each further pause is twice as long, up to 5 minutes."
     )
 
     otlp_endpoint: str | None = Field(

@@ -219,13 +219,15 @@ def prompt_tokens(server: str) -> int:
 
 
 def where_next(first: Summary, options: argparse.Namespace) -> None:
+    pages = f"http://127.0.0.1:{options.admin_port}/spex/"
     console.print(
-        f"\n[bold]Look further[/bold] (the store is {STORE})\n"
+        f"\n[bold]Look further[/bold]  the audit pages: [bold]{pages}[/bold]"
+        f"{' (gone when this ends: leave out --once)' if options.once else ''}\n"
         f"  export SPEX_STORE={STORE}\n"
         f"  .venv/bin/spex-proxy list\n"
         f"  .venv/bin/spex-proxy show {first.upstream_id}\n"
         f"  .venv/bin/spex-proxy verify {first.explanation_id}\n"
-        f"  curl http://127.0.0.1:{options.admin_port}/metrics\n"
+        f"  .venv/bin/spex-proxy show {first.upstream_id} --html why.html\n"
     )
 
 

@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from spex_proxy.engine import fidelity, proxyspex, walsh
+from spex_proxy.engine import fidelity, proxyspex, stack, walsh
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.evidence import Values
 from spex_proxy.facts.explanation import Fidelity, Verdict
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.spectrum import Spectrum
+
+METHODS = {"proxyspex": proxyspex.fit, "stack": stack.fit}
+"""What a recipe can name: (rows, seed) -> spectrum, out-of-fold predictions of the uniform rows, and how."""
 
 RELIABLE_R2 = 0.5
 """Below it, more of what moves the value lies outside the explanation than inside."""
@@ -34,8 +37,8 @@ class Fit:
     spectrum: Spectrum
     fidelity: Fidelity
     how: dict[str, Any]
-    """JSON-able. What `verify_fit.check` reads beside the spectrum: method ("exact", "proxyspex" or
-    "constant"), rows, noise_sigma and, but for "exact", penalties (one per term).
+    """JSON-able. What `verify_fit.check` reads beside the spectrum: method ("exact", "constant" or one
+    of METHODS), rows, noise_sigma, penalties (one per term; none for "exact"), or for "stack" its members.
     What a person may want: shapes and their rounds, strength, terms, folds, seeds, and `stopped`: why
     no more was asked."""
     verdict: Verdict
@@ -43,7 +46,7 @@ class Fit:
 
 
 def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
-    """Fit all rows: exactly if all 2^n masks are there, else by ProxySPEX.
+    """Fit all rows: exactly if all 2^n masks are there, else by the recipe's method, one of METHODS.
 
     A constant, and the verdict that there is nothing to explain, if the values
     do not vary, or vary no more than repeats do while the masks predict nothing.
@@ -57,11 +60,11 @@ def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
         r2 = low = high = 1.0 - 2.0 * sigma**2 / variance
         spectrum, how = exact(rows), {"method": "exact"}
     else:
-        found = proxyspex.fit(rows, recipe.seed)
+        found = METHODS[recipe.method](rows, recipe.seed)
         values = rows.values[rows.uniform]
         r2 = fidelity.r_squared(values, found.predictions)
         low, high = fidelity.interval(values, found.predictions, recipe.seed)
-        spectrum, how = found.spectrum, {"method": "proxyspex", **found.how}
+        spectrum, how = found.spectrum, {"method": recipe.method, **found.how}
     if low <= 0 and within_noise(rows, sigma):
         reason = "removing everything changes the output no more than asking again does"
         return constant(rows, sigma, common, reason)

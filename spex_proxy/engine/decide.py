@@ -11,15 +11,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from spex_proxy.engine.conclude import Fit, conclude
+from spex_proxy.engine.conclude import METHODS, Fit, conclude
 from spex_proxy.engine.designs import Plan, plan
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.evidence import Evidence, Masks, Replicates
 from spex_proxy.facts.recipe import Recipe
 
-__all__ = ["Ask", "Fit", "decide"]
-
-METHODS = ("proxyspex",)
+__all__ = ["METHODS", "Ask", "Fit", "decide"]
 
 CEILING_WIDTH = 0.1
 """The noise ceiling counts as reached only inside an interval that is narrow enough to mean something."""

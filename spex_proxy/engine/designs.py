@@ -28,7 +28,7 @@ everybody has (what if this one sentence were gone?), but a uniform mask teaches
 MAX_SHUFFLED_PLAYERS = 16
 """Up to here all 2^n masks are shuffled; above, draws are made and the rare repeats dropped."""
 
-MASKS, FOLDS, TREES, BOOTSTRAP = range(4)
+MASKS, FOLDS, TREES, BOOTSTRAP, SUBSET = range(5)
 """Independent streams under one seed."""
 
 

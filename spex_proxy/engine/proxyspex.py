@@ -68,11 +68,7 @@ def fit(rows: Rows, seed: int) -> ProxyFit:
 
     Raises BadEvidence if there are fewer than MIN_UNIFORM of them.
     """
-    if int(rows.uniform.sum()) < MIN_UNIFORM:
-        found = int(rows.uniform.sum())
-        raise BadEvidence(f"{found} uniform masks can't be fitted; at least {MIN_UNIFORM} are needed")
-    centre, spread = float(np.mean(rows.values)), float(np.std(rows.values)) or 1.0
-    problem = Problem(rows.masks, (rows.values - centre) / spread, assign_folds(rows, seed), seed)
+    problem, centre, spread = problem_of(rows, seed)
     forests, curves = grow_folds(problem)
     by_fold = [ridge_fold(problem, forests, curves, fold) for fold in range(N_FOLDS)]
     predictions = np.concatenate(by_fold, axis=1)
@@ -86,6 +82,18 @@ def fit(rows: Rows, seed: int) -> ProxyFit:
     strength_index = int(np.argmin(errors.sum(axis=1)))
     spectrum, how = final(problem, rows, best_rounds(curves), float(STRENGTHS[strength_index]))
     return ProxyFit(spectrum, centre + spread * honest[rows.uniform], how)
+
+
+def problem_of(rows: Rows, seed: int) -> tuple[Problem, float, float]:
+    """Rows standardised, with folds; and the mean and the standard deviation that were taken out.
+
+    Raises BadEvidence if there are fewer than MIN_UNIFORM uniform rows.
+    """
+    if int(rows.uniform.sum()) < MIN_UNIFORM:
+        found = int(rows.uniform.sum())
+        raise BadEvidence(f"{found} uniform masks can't be fitted; at least {MIN_UNIFORM} are needed")
+    centre, spread = float(np.mean(rows.values)), float(np.std(rows.values)) or 1.0
+    return Problem(rows.masks, (rows.values - centre) / spread, assign_folds(rows, seed), seed), centre, spread
 
 
 def assign_folds(rows: Rows, seed: int) -> NDArray[np.int64]:
@@ -147,11 +155,7 @@ def ridge_fold(
 
 def final(problem: Problem, rows: Rows, rounds: list[int], strength: float) -> tuple[Spectrum, dict[str, Any]]:
     """All rows: trees, their terms, the closed-form ridge on the values as they are; and what it needed."""
-    grown = [
-        forest.grow(problem.masks, problem.values, Shape(s.depth, s.eta, r), tree_seed(problem.seed))[0]
-        for s, r in zip(SHAPES, rounds, strict=True)
-    ]
-    proxy = proxy_spectrum(grown, rounds)
+    proxy, grown = final_proxy(problem, rounds)
     prior = regression.prior_variances(proxy.coefficients[1:])
     penalties = np.concatenate([[0.0], strength / prior])
     chosen = walsh.characters(rows.masks, proxy.supports)
@@ -160,11 +164,23 @@ def final(problem: Problem, rows: Rows, rounds: list[int], strength: float) -> t
         "penalties": [float(p) for p in penalties],
         "strength": strength,
         "terms": len(proxy) - 1,
+        "folds": N_FOLDS,
+        **grown,
+    }
+    return Spectrum(rows.n_players, proxy.supports, coefficients), how
+
+
+def final_proxy(problem: Problem, rounds: list[int]) -> tuple[Spectrum, dict[str, Any]]:
+    """The trees of all rows as one spectrum of standardised values, its strongest terms; and how they grew."""
+    grown = [
+        forest.grow(problem.masks, problem.values, Shape(s.depth, s.eta, r), tree_seed(problem.seed))[0]
+        for s, r in zip(SHAPES, rounds, strict=True)
+    ]
+    proxy = proxy_spectrum(grown, rounds)
+    return proxy, {
         "shapes": [
             {"depth": s.depth, "eta": s.eta, "most_rounds": s.rounds, "rounds": r}
             for s, r in zip(SHAPES, rounds, strict=True)
         ],
         "tree_seed": tree_seed(problem.seed),
-        "folds": N_FOLDS,
     }
-    return Spectrum(rows.n_players, proxy.supports, coefficients), how

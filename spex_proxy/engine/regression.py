@@ -16,6 +16,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Numbers = NDArray[np.int64]
 
 
 def closed_form(characters: Floats, values: Floats, penalties: Floats) -> Floats:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spex_proxy.engine import fidelity, regression, walsh
+from spex_proxy.engine import fidelity, regression, stack, walsh
 from spex_proxy.engine.conclude import Fit, conclude, exact
 from spex_proxy.engine.rows import Rows, rows_of
 from spex_proxy.facts.errors import VerificationFailed
@@ -42,7 +42,7 @@ def check(spectrum: Spectrum, how: Mapping[str, Any], recipe: Recipe, evidence: 
     repeated = last_step(spectrum, how, rows)
     differences = np.abs(spectrum.coefficients - repeated)
     sigma = abs(float(how["noise_sigma"]) - fidelity.noise_sigma(rows.full_values))
-    return max(float(differences.max()), sigma)
+    return float(np.max([*differences, sigma]))  # NumPy's, because Python's max() lets a NaN pass
 
 
 def last_step(spectrum: Spectrum, how: Mapping[str, Any], rows: Rows) -> regression.Floats:
@@ -53,14 +53,16 @@ def last_step(spectrum: Spectrum, how: Mapping[str, Any], rows: Rows) -> regress
         if again is None or not np.array_equal(again.supports, spectrum.supports):
             raise VerificationFailed("an exact spectrum has a coefficient for each of the 2^n masks measured")
         return again.coefficients
-    if method not in ("proxyspex", "constant"):
+    if method not in ("proxyspex", "stack", "constant"):
         raise VerificationFailed(f"nothing is known of the method {method!r}")
-    penalties = np.asarray(how.get("penalties", ()), dtype=np.float64)
     try:
+        if method == "stack":
+            return stack.combined(spectrum.supports, how.get("members", ()), rows)
+        penalties = np.asarray(how.get("penalties", ()), dtype=np.float64)
         characters = walsh.characters(rows.masks, spectrum.supports)
         return regression.closed_form(characters, rows.values, penalties)
-    except ValueError as error:
-        raise VerificationFailed(f"the stored penalties do not fit the stored terms: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise VerificationFailed(f"the stored penalties do not fit the stored terms: {error!r}") from error
 
 
 def refit(recipe: Recipe, evidence: Evidence) -> Fit:

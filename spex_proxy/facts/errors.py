@@ -4,6 +4,7 @@
     ├── SettingsError        the operator's configuration can't work
     ├── PluginError          a plugin is refused at load, or broke its contract
     ├── NotFound             no such id in the store
+    │   └── ClaimLost        ... any more: the job is another worker's, or has ended
     ├── CannotExplain        this exchange can't be explained; the reason is stored
     ├── BadEvidence          masks and values that no engine can fit
     ├── UpstreamError        the model server refused, failed or can't be reached
@@ -30,6 +31,10 @@ class PluginError(SpexError):
 
 class NotFound(SpexError):
     """Nothing in the store has the given id."""
+
+
+class ClaimLost(NotFound):
+    """The job is no longer this worker's; whatever it was about to keep is not kept."""
 
 
 class CannotExplain(SpexError):

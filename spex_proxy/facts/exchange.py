@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 ExchangeKind = Literal["chat", "completion"]
 IdsSource = Literal["reply", "render", "tokenize"]
+MessageKind = Literal["text", "tool_definition", "tool_call"]
+Spelling = Literal["plain", "json", "json_ascii", "json_html", "whole"]
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Header lines as they came: (lower-case name, value), in order, duplicates kept."""
@@ -78,18 +80,48 @@ class Skipped:
     """One of wire.tap.SKIP_REASONS, for example `client_gone` or `too_large`."""
 
 
+MARK_ARROW = " > "
+"""Between a message's origin and the mark of a document in it."""
+KNOWN_ROLES = frozenset({"prompt", "system", "developer", "user", "assistant", "tool", "function", "tool_definition"})
+"""Roles that may stand in a game's row. A client can invent others; those are as private as its text."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the prompt. For completions: the one prompt, role `prompt`."""
+    """One text of the prompt that has one origin: a message, one part of it, a tool definition, a tool call.
+
+    For completions: the one prompt, role `prompt`.
+    """
 
     role: str
     text: str
+    """As the client sent it. Of tool definitions and calls: their JSON, as most chat templates write it."""
     name: str | None = None
+    """Of a tool or a participant."""
+    kind: MessageKind = "text"
+    part: int | None = None
+    """Which text part of its message this is, from 1; None if the message is not a list of several."""
+
+    @property
+    def origin(self) -> str:
+        """Where the text comes from, without anything that the client made up: fit for a game's row."""
+        role = self.role if self.role in KNOWN_ROLES else "other"
+        if self.kind == "tool_call":
+            return f"{role} tool call"
+        return role if self.part is None else f"{role} part {self.part}"
 
     @property
     def provenance(self) -> str:
-        """Where the text comes from, for people: `system`, `user`, `tool:search`, ..."""
-        return f"{self.role}:{self.name}" if self.name else self.role
+        """The same for people, with names: `system`, `user:ann part 2`, `tool:search`, ..."""
+        if self.kind == "tool_call":
+            return f"{self.role} tool call:{self.name}" if self.name else f"{self.role} tool call"
+        who = f"{self.role}:{self.name}" if self.name else self.role
+        return who if self.part is None else f"{who} part {self.part}"
+
+    def named(self, provenance: str) -> str:
+        """A stored segment's provenance with the name in it: `tool > Item 2` -> `tool:search > Item 2`."""
+        origin, arrow, mark = provenance.partition(MARK_ARROW)
+        return self.provenance + arrow + mark if origin == self.origin else provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +133,7 @@ class Exchange:
     kind: ExchangeKind
     model: str
     messages: tuple[Message, ...]
+    """All texts of the prompt: tool definitions first, then the messages in their order."""
     output_text: str
     finish_reason: str | None
     upstream_id: str | None
@@ -144,6 +177,7 @@ class Segment:
     token_end: int
     role: str
     provenance: str
+    """The message's origin and, behind ` > `, the document of it: `user > Document 2`. No name, no content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +186,8 @@ class Segmentation:
 
     method: str
     segments: tuple[Segment, ...]
+    notes: tuple[str, ...] = ()
+    """What could not be masked, and why. No content."""
 
     def __len__(self) -> int:
         return len(self.segments)
@@ -165,6 +201,9 @@ class MessagePlace:
     end: int
     trimmed: int = 0
     """Characters that the template cut from the front of the text (white space)."""
+    spelling: Spelling = "plain"
+    """How the characters are written there: as they are, escaped as in a JSON string (non-ASCII as it is,
+    as `\\u00e9`, or with `<>&'` escaped too), or `whole`: laid out otherwise, so that it can't be divided."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,61 +1,50 @@
 """Story 2: one explanation.
 
-    exchange -> segmenter -> players                a new root span, LINKED to the request's span
-    repeat decide(recipe, evidence)                 pure: resuming after a crash is calling it again
-       Ask(masks) -> masker -> probes -> scorer     one batch at a time, below production's priority
-                  -> value -> evidence block        committed per reply: never asked twice
-       Fit        -> leave
-    one transaction: explanation, interactions, flags, job done
+exchange -> segmenter -> players                a new root span, LINKED to the request's span
+repeat decide(recipe, evidence)                 pure: resuming after a crash is calling it again
+   Ask(masks) -> masker -> probes -> scorer     one batch at a time, below production's priority
+              -> value -> evidence block        committed per reply: never asked twice
+   Fit        -> leave
+one transaction: explanation, interactions, flags, job done
 """
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from opentelemetry.trace import Span
-from sqlalchemy import Engine
+from sqlalchemy import Connection
 
 from spex_proxy.engine.conclude import Fit
 from spex_proxy.engine.decide import Ask, decide
 from spex_proxy.engine.indices import rank_interactions
-from spex_proxy.facts.errors import CannotExplain, SpexError, UpstreamBusy
+from spex_proxy.facts.errors import CannotExplain, ClaimLost, SpexError, UpstreamBusy
 from spex_proxy.facts.evidence import Block, Evidence, Masks, Probe, Replicates
-from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange, TraceRef
-from spex_proxy.facts.explanation import Cost, Explanation, Flag
+from spex_proxy.facts.exchange import Exchange, TraceRef
+from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.flows.probes import game_digest, make_probes, probes_digest
-from spex_proxy.flows.tokenize import tokenize
+from spex_proxy.flows.probes import make_probes, probes_digest
+from spex_proxy.flows.result import cost_of, flags_of
+from spex_proxy.flows.table import Parts, Table, lay
 from spex_proxy.flows.transactions import read, write
-from spex_proxy.plug.load import Plugins, call
-from spex_proxy.ports.model_server import ModelServer
+from spex_proxy.plug import answers
 from spex_proxy.ports.scorers import Scored, Scorer
-from spex_proxy.ports.scorers.completions import CompletionsScorer
-from spex_proxy.ports.telemetry import Telemetry, headers_of, record_failure, record_result, reference
+from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
 from spex_proxy.store import exchanges, explanations, games, outbox
-from spex_proxy.wire.tokens import align
 
-BUSY_TRIES = 6
+__all__ = ["Explaining", "Parts", "Progress", "explain", "explaining"]
+
+BUSY_TRIES = 4
 BUSY_PAUSE_S = 0.5
-"""A busy server is asked again after 0.5, 1, 2, 4, 8 s; then the job goes back to the queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an explanation is made with. Built once by wiring, shared by all jobs of a worker."""
-
-    store: Engine
-    server: ModelServer
-    plugins: Plugins
-    telemetry: Telemetry
-    priority: int
-    """vLLM priority of our requests; production's is 0, larger is less urgent."""
+"""A busy server is asked again after 0.5, 1, 2 s; then the job goes back to the queue, where it waits longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +57,27 @@ class Progress:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The game laid out for play: everything that stays the same while masks are asked."""
-
-    exchange: Exchange
-    tokens: TokenizedExchange
-    salt: bytes
-    game: Game
-    scorer: Scorer
-
-
 async def explain(
+    exchange_id: str,
+    recipe: Recipe,
+    parts: Parts,
+    *,
+    project: str,
+    on_progress: Callable[[Progress], None] = lambda _progress: None,
+) -> Explanation:
+    """Explain one stored exchange and store the result; evidence that is there is used, not asked again.
+
+    Raises CannotExplain (final), UpstreamBusy (try the job later) or another SpexError (final).
+    """
+    async with explaining(exchange_id, recipe, parts, project=project, on_progress=on_progress) as one:
+        while True:
+            explanation = await one.advance()
+            if explanation is not None:
+                return explanation
+
+
+@asynccontextmanager
+async def explaining(
     exchange_id: str,
     recipe: Recipe,
     parts: Parts,
@@ -87,99 +85,83 @@ async def explain(
     project: str,
     job: outbox.Job | None = None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
-) -> Explanation:
-    """Explain one stored exchange and store the result; evidence that is there is used, not asked again.
-
-    Raises CannotExplain (final), UpstreamBusy (try the job later) or another SpexError (final).
-    """
+) -> AsyncIterator[Explaining]:
+    """The same in steps, for a `job`: what it keeps, it keeps only as long as its claim holds."""
     exchange = await read(parts.store, exchanges.load_exchange, exchange_id, project=project)
     request = await read(parts.store, exchanges.load_trace, exchange_id, project=project)
     with parts.telemetry.job_span(exchange, job.id if job else None, request) as span:
         try:
-            table = await _lay(exchange, recipe, parts)
-            fit, blocks = await _play(table, recipe, parts, span, on_progress)
-            explanation = _conclude(table, recipe, fit, blocks, parts, reference(span))
-            await write(parts.store, _save, explanation, job)
+            yield Explaining(exchange, recipe, parts, span, job, on_progress)
         except SpexError as error:
             record_failure(span, type(error).__name__)
             raise
-        record_result(span, explanation)
-    return explanation
 
 
-async def _lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
-    """Token ids, players, target, scorer: the game, stored before the first question."""
-    info = await parts.server.info(exchange.model)
-    scorer = CompletionsScorer(parts.server, info, parts.priority)
-    salt = await read(parts.store, exchanges.load_salt, exchange.id, project=exchange.project)
-    tokens = await read(parts.store, exchanges.load_tokens, exchange.id, project=exchange.project)
-    if tokens is None:
-        tokens = await tokenize(exchange, parts.server)
-        await write(parts.store, exchanges.save_tokens, exchange.id, tokens, project=exchange.project)
-    segmenter = parts.plugins.segmenter(recipe.segmenter)
-    ranges = call("segmenter", recipe.segmenter, segmenter.split, exchange)
-    players = align(recipe.segmenter, ranges, exchange, tokens)
-    if not players.segments:
-        raise CannotExplain(f"the segmenter {recipe.segmenter!r} found nothing in the prompt that could be masked")
-    target = Target(
-        0,
-        min(len(tokens.output_ids), recipe.max_scored_tokens),
-        is_cut=len(tokens.output_ids) > recipe.max_scored_tokens,
-    )
-    longest = len(tokens.prompt_ids) + len(target)
-    if scorer.max_tokens is not None and longest > scorer.max_tokens:
-        raise CannotExplain(
-            f"prompt and answer have {longest} tokens together, the server takes {scorer.max_tokens} to score them"
-        )
-    game = Game(
-        id=_new_id(),
-        project=exchange.project,
-        kind="features",
-        exchange_id=exchange.id,
-        parent_game_id=None,
-        players=players,
-        masker=recipe.masker,
-        value=recipe.value,
-        scorer=scorer.facts,
-        target=target,
-        digest="",
-    )
-    game = replace(game, digest=game_digest(game, tokens, salt))
-    game = await write(parts.store, games.save_game, game)
-    return Table(exchange, tokens, salt, game, scorer)
+class Explaining:
+    """One explanation under way. All of it is in the store: whoever begins anew goes on from there."""
 
+    def __init__(
+        self,
+        exchange: Exchange,
+        recipe: Recipe,
+        parts: Parts,
+        span: Span,
+        job: outbox.Job | None,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._exchange = exchange
+        self._recipe = recipe
+        self._parts = parts
+        self._span = span
+        self._job = job
+        self._on_progress = on_progress
+        self._table: Table | None = None
+        self._blocks: list[Block] = []
 
-async def _play(
-    table: Table, recipe: Recipe, parts: Parts, span: Span, on_progress: Callable[[Progress], None]
-) -> tuple[Fit, list[Block]]:
-    """Ask until decide() is content. Each answered batch is committed before the next is sent."""
-    blocks = list(await read(parts.store, games.load_blocks, table.game.id, project=table.game.project))
-    on_progress(_progress(blocks, recipe, "preparing"))
-    headers = headers_of(span)
-    while True:
-        evidence = Evidence.from_blocks(table.game.n_players, blocks)
+    async def advance(self) -> Explanation | None:
+        """Ask one round of masks; or, if there is nothing more to ask, fit and store the explanation.
+
+        Raises ClaimLost as soon as the job is no longer to be worked on here.
+        """
+        recipe, parts = self._recipe, self._parts
+        if self._table is None:
+            self._table = await lay(self._exchange, recipe, parts)
+            self._blocks = await _load(self._table.game, parts)
+            self._on_progress(_progress(self._blocks, recipe, "preparing"))
+        table = self._table
+        evidence = Evidence.from_blocks(table.game.n_players, self._blocks)
         try:
             step = await asyncio.to_thread(decide, recipe, evidence)
         except ValueError as error:
             raise CannotExplain(f"the recipe makes no sense: {error}") from error
-        if isinstance(step, Fit):
-            return step, blocks
-        with parts.telemetry.round_span(step.round, len(step.masks)):
-            for rows in _batches(step, table.scorer.batch_size):
-                block = await _ask(table, recipe, parts, len(blocks), step.masks[rows], step.replicates[rows], headers)
-                blocks = await _commit(table, block, blocks, parts)
-                on_progress(_progress(blocks, recipe, step.reason))
+        if isinstance(step, Ask):
+            await self._ask(table, step)
+            return None
+        explanation = _conclude(table, recipe, step, self._blocks, parts, reference(self._span))
+        await write(parts.store, _save, explanation, self._job)
+        record_result(self._span, explanation)
+        return explanation
+
+    async def _ask(self, table: Table, ask: Ask) -> None:
+        """One round. Each answered batch is committed before the next is sent."""
+        parts, headers = self._parts, headers_of(self._span)
+        with parts.telemetry.round_span(ask.round, len(ask.masks)):
+            for rows in _batches(ask, table.scorer.batch_size):
+                number, masks, replicates = len(self._blocks), ask.masks[rows], ask.replicates[rows]
+                block = await _answered(table, self._recipe, parts, number, masks, replicates, headers)
+                is_new, state = await write(parts.store, _keep, table.game, block, self._job)
+                # where another job was faster, its readings stand
+                self._blocks = [*self._blocks, block] if is_new else await _load(table.game, parts)
+                self._on_progress(_progress(self._blocks, self._recipe, ask.reason))
+                if state != "running":
+                    raise ClaimLost(f"the job is {state} now; what was measured so far is stored")
 
 
-async def _commit(table: Table, block: Block, blocks: list[Block], parts: Parts) -> list[Block]:
-    """Keep an answered batch. Where another worker was faster, its readings stand."""
-    game = table.game
-    if await write(parts.store, games.append_block, game.id, block, project=game.project):
-        return [*blocks, block]
+async def _load(game: Game, parts: Parts) -> list[Block]:
     return list(await read(parts.store, games.load_blocks, game.id, project=game.project))
 
 
-async def _ask(
+async def _answered(
     table: Table,
     recipe: Recipe,
     parts: Parts,
@@ -197,7 +179,7 @@ async def _ask(
         number=number,
         masks=masks,
         replicates=replicates,
-        values=call("value", recipe.value, value.read, logprobs),
+        values=answers.read(value, recipe.value, logprobs),
         logprobs=logprobs,
         prompt_tokens=scored.prompt_tokens,
         cached_tokens=scored.cached_tokens,
@@ -222,13 +204,8 @@ def _conclude(
 ) -> Explanation:
     """Fit and evidence as an explanation. It cites the game's first blocks: later jobs may add more."""
     provenance = parts.plugins.provenance(segmenter=recipe.segmenter, masker=recipe.masker, value=recipe.value)
-    flags = []
-    if fit.verdict != "reliable":
-        flags.append(Flag(fit.verdict, fit.verdict_reason))
-    if table.game.target.is_cut:
-        flags.append(Flag("output_cut", f"only the first {len(table.game.target)} tokens of the answer are explained"))
     return Explanation(
-        id=_new_id(),
+        id=uuid.uuid4().hex,
         project=table.game.project,
         exchange_id=table.exchange.id,
         game_ids=(table.game.id,),
@@ -240,13 +217,8 @@ def _conclude(
         how={**fit.how, "blocks": [len(blocks)]},
         verdict=fit.verdict,
         verdict_reason=fit.verdict_reason,
-        cost=Cost(
-            masks=sum(len(block.values) for block in blocks),
-            prompt_tokens=sum(block.prompt_tokens for block in blocks),
-            cached_tokens=sum(block.cached_tokens for block in blocks),
-            seconds=sum(block.seconds for block in blocks),
-        ),
-        flags=tuple(flags),
+        cost=cost_of(blocks),
+        flags=flags_of(fit.verdict, fit.verdict_reason, table.game.target),
         trace_id=trace.trace_id if trace else None,
         span_id=trace.span_id if trace else None,
         created_at=datetime.now(UTC),
@@ -264,11 +236,18 @@ def _progress(blocks: Sequence[Block], recipe: Recipe, note: str) -> Progress:
     return Progress(masks, recipe.budget, sum(block.prompt_tokens for block in blocks), note)
 
 
-def _save(connection: Any, explanation: Explanation, job: outbox.Job | None) -> None:
+def _keep(connection: Connection, game: Game, block: Block, job: outbox.Job | None) -> tuple[bool, outbox.JobState]:
+    """Keep an answered batch, if the job is still ours; whether it was new, and how the job is."""
+    state = outbox.hold(connection, job) if job else "running"
+    return games.append_block(connection, game.id, block, project=game.project), state
+
+
+def _save(connection: Connection, explanation: Explanation, job: outbox.Job | None) -> None:
+    if job is not None:
+        known = outbox.load_job(connection, job.id, project=job.project)
+        if known.explanation_id == explanation.id:
+            return  # committed before, when the answer to the commit was lost
+        outbox.hold(connection, job)
     explanations.save_explanation(connection, explanation)
     if job is not None:
         outbox.finish(connection, job, explanation.id)
-
-
-def _new_id() -> str:
-    return uuid.uuid4().hex

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from spex_proxy.facts.evidence import Masks, Probe
 from spex_proxy.facts.exchange import TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.seals import canonical_json, salted_seal, seal
-from spex_proxy.plug.load import Plugins, call
+from spex_proxy.plug import answers
+from spex_proxy.plug.load import Plugins
 
 
 def game_digest(game: Game, tokens: TokenizedExchange, salt: bytes) -> str:
     """Keyed seal over everything that fixes the values of a game, the token ids among it."""
     fixed = {
         "kind": game.kind,
-        "players": [[s.token_start, s.token_end] for s in game.players.segments],
+        "players": [game.players.method, *(astuple(segment) for segment in game.players.segments)],
         "masker": game.masker,
         "value": game.value,
         "scorer": [game.scorer.name, game.scorer.model, game.scorer.server],
-        "target": [game.target.start, game.target.end],
+        "target": astuple(game.target),
         "prompt_ids": tokens.prompt_ids,
         "output_ids": tokens.output_ids,
     }
@@ -35,7 +37,7 @@ def make_probes(
     before = tokens.output_ids[: game.target.start]
     probes = []
     for mask in masks:
-        kept = call("masker", game.masker, masker.apply, tokens.prompt_ids, game.players, mask)
+        kept = answers.apply(masker, game.masker, tokens.prompt_ids, game.players, mask)
         digest = salted_seal(salt, canonical_json([kept, before, output]))
         probes.append(Probe((*kept, *before), output, digest))
     return tuple(probes)

@@ -14,10 +14,13 @@ from spex_proxy.facts.errors import BadReply, CannotExplain
 from spex_proxy.facts.exchange import Exchange, IdsSource, MessagePlace, TokenizedExchange
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.wire import tokens as wire
+from spex_proxy.wire.places import locate, marked_request
 
 
 async def tokenize(exchange: Exchange, server: ModelServer) -> TokenizedExchange:
     """Ids, offsets and places of an exchange. Raises CannotExplain where they can't be trusted."""
+    if not any(message.text for message in exchange.messages):
+        raise CannotExplain("the prompt was sent as token ids, so there is no text to cut into segments")
     ids, offsets, source = await _prompt(exchange, exchange.request, server)
     if exchange.prompt_ids is not None:
         if exchange.prompt_ids != ids:
@@ -73,9 +76,19 @@ async def _prompt_text(exchange: Exchange, ids: tuple[int, ...], server: ModelSe
 async def _places(exchange: Exchange, text: str, server: ModelServer) -> tuple[MessagePlace | None, ...]:
     if exchange.kind == "completion":
         return (MessagePlace(0, len(text)),)
-    marked, _, _ = await _prompt(exchange, wire.marked_request(exchange.request), server)
-    marked_text = await server.detokenize(exchange.model, marked)
-    return wire.locate(text, marked_text, exchange.messages)
+    try:
+        return await _places_by_markers(exchange, text, server, with_tools=True)
+    except CannotExplain:
+        if all(message.kind == "text" for message in exchange.messages):
+            raise
+        return await _places_by_markers(exchange, text, server, with_tools=False)
+
+
+async def _places_by_markers(
+    exchange: Exchange, text: str, server: ModelServer, *, with_tools: bool
+) -> tuple[MessagePlace | None, ...]:
+    marked, _, _ = await _prompt(exchange, marked_request(exchange.request, with_tools=with_tools), server)
+    return locate(text, await server.detokenize(exchange.model, marked), exchange.messages)
 
 
 async def _output_ids(exchange: Exchange, server: ModelServer) -> tuple[int, ...]:

@@ -18,11 +18,13 @@ from spex_proxy.engine.indices import rank_interactions
 from spex_proxy.engine.verify_fit import TOLERANCE, check, refit
 from spex_proxy.facts.errors import BadEvidence, NotFound, VerificationFailed
 from spex_proxy.facts.evidence import Block, Evidence
-from spex_proxy.facts.explanation import Check, Explanation, Fidelity
+from spex_proxy.facts.explanation import Check, Explanation, Fidelity, Interaction
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.flows.probes import game_digest, make_probes, probes_digest
-from spex_proxy.plug.load import Plugins, call
+from spex_proxy.flows.result import cost_of, flags_of
+from spex_proxy.plug import answers
+from spex_proxy.plug.load import Plugins
 from spex_proxy.store import exchanges, explanations, games
 
 WHOLE = "evidence blocks are what their digests say"
@@ -32,24 +34,35 @@ def verify(connection: Connection, explanation_id: str, project: str, plugins: P
     """All checks of one explanation, in the order of the chain. Reads only."""
     explanation = explanations.load_explanation(connection, explanation_id, project=project)
     checks: list[Check] = []
-    evidence: list[Evidence] = []
-    for game_id, cited in zip(explanation.game_ids, explanation.how["blocks"], strict=True):
-        game = games.load_game(connection, game_id, project=project)
-        try:
-            blocks = games.load_blocks(connection, game_id, project=project)[:cited]
-        except VerificationFailed as error:
-            return [*checks, Check(WHOLE, False, str(error))]
+    played: list[tuple[Game, Sequence[Block]]] = []
+    try:
+        for game_id, cited in zip(explanation.game_ids, explanation.how.get("blocks", ()), strict=True):
+            played.append(_load(connection, game_id, cited, project))
+    except (VerificationFailed, ValueError) as error:
+        return [Check(WHOLE, False, str(error))]
+    for game, blocks in played:
         checks.append(Check(WHOLE, True, f"{len(blocks)} blocks"))
         checks.append(_values(game, blocks, plugins))
         checks.append(_probes(connection, game, blocks, plugins))
-        evidence.append(Evidence.from_blocks(game.n_players, blocks))
-    checks.extend(_fit(explanation, evidence[0]))
+    game, blocks = played[0]
+    checks.extend(_fit(explanation, Evidence.from_blocks(game.n_players, blocks)))
+    checks.append(_told(connection, explanation, played))
     return checks
+
+
+def _load(connection: Connection, game_id: str, cited: int, project: str) -> tuple[Game, Sequence[Block]]:
+    """A game and those of its blocks that an explanation cites: its first ones."""
+    game = games.load_game(connection, game_id, project=project)
+    blocks = games.load_blocks(connection, game_id, project=project)[:cited]
+    shape = game.n_players, len(game.target)
+    if len(blocks) != cited or any((b.masks.shape[1], b.logprobs.shape[1]) != shape for b in blocks):
+        raise VerificationFailed(f"{cited} blocks over {shape[0]} players and {shape[1]} tokens are cited, not stored")
+    return game, blocks
 
 
 def _values(game: Game, blocks: Sequence[Block], plugins: Plugins) -> Check:
     value = plugins.value(game.value)
-    wrong = [b.number for b in blocks if not _equals(call("value", game.value, value.read, b.logprobs), b.values)]
+    wrong = [b.number for b in blocks if not _equals(answers.read(value, game.value, b.logprobs), b.values)]
     return _check("values follow from the stored log-probabilities", wrong, f"value {game.value}")
 
 
@@ -83,28 +96,58 @@ def _fit(explanation: Explanation, evidence: Evidence) -> Iterator[Check]:
     yield _drift("refit: fidelity and noise are as stored", _fidelity_drift(explanation.fidelity, again.fidelity))
     yield Check(
         "the verdict follows from the fidelity",
-        again.verdict == explanation.verdict,
+        (again.verdict, again.verdict_reason) == (explanation.verdict, explanation.verdict_reason),
         f"stored {explanation.verdict}, made again {again.verdict}",
     )
     shown = rank_interactions(spectrum)
     yield Check(
         "the interactions shown follow from the spectrum",
-        [i.players for i in shown] == [i.players for i in explanation.interactions]
-        and all(abs(a.banzhaf - b.banzhaf) <= TOLERANCE for a, b in zip(shown, explanation.interactions, strict=True)),
+        len(shown) == len(explanation.interactions) and all(map(_same_interaction, shown, explanation.interactions)),
         f"{len(explanation.interactions)} interactions",
     )
 
 
+def _told(connection: Connection, explanation: Explanation, played: Sequence[tuple[Game, Sequence[Block]]]) -> Check:
+    """What an explanation says about itself, against its games, and its copies for searching."""
+    game, recipe = played[0][0], explanation.recipe
+    blocks = [block for _, cited in played for block in cited]
+    told = {
+        "exchange": (explanation.exchange_id, game.exchange_id),
+        "target": (explanation.target, game.target),
+        "plugins": ((recipe.segmenter, recipe.masker, recipe.value), (game.players.method, game.masker, game.value)),
+        "cost": (explanation.cost, cost_of(blocks)),
+        "flags": (explanation.flags, flags_of(explanation.verdict, explanation.verdict_reason, explanation.target)),
+    }
+    wrong = [name for name, (stored, made) in told.items() if stored != made]
+    wrong += explanations.wrong_copies(connection, explanation)
+    return Check("what is told about it follows", not wrong, f"wrong: {', '.join(wrong)}" if wrong else ", ".join(told))
+
+
 def _spectrum_drift(stored: Spectrum, made: Spectrum) -> float:
-    """Largest difference of a coefficient; infinite if the terms differ."""
+    """Largest difference of a coefficient or its error; infinite if the terms differ, or only one has errors."""
     if not np.array_equal(stored.supports, made.supports):
         return math.inf
-    return float(np.max(np.abs(stored.coefficients - made.coefficients)))
+    drift = np.max(np.abs(stored.coefficients - made.coefficients))
+    if stored.standard_errors is not None and made.standard_errors is not None:
+        return float(np.maximum(drift, np.max(np.abs(stored.standard_errors - made.standard_errors))))
+    return float(drift) if stored.standard_errors is made.standard_errors else math.inf
 
 
 def _fidelity_drift(stored: Fidelity, made: Fidelity) -> float:
-    pairs = zip(astuple(stored), astuple(made), strict=True)
-    return max(0.0 if math.isnan(a) and math.isnan(b) else abs(a - b) for a, b in pairs)
+    return max(map(_difference, astuple(stored), astuple(made)))
+
+
+def _same_interaction(one: Interaction, other: Interaction) -> bool:
+    numbers = zip(astuple(one)[1:], astuple(other)[1:], strict=True)
+    return one.players == other.players and all(_difference(a, b) <= TOLERANCE for a, b in numbers)
+
+
+def _difference(a: float | None, b: float | None) -> float:
+    """0 for equals, NaN and NaN among them; infinite where only one is a number."""
+    if a == b or (a != a and b != b):
+        return 0.0
+    difference = math.inf if a is None or b is None else abs(a - b)
+    return math.inf if math.isnan(difference) else difference
 
 
 def _check(name: str, wrong: Sequence[int], detail: str) -> Check:

@@ -1,31 +1,60 @@
-"""The worker: take a job from the outbox, explain, store; for ever, one at a time.
+"""One job, from its claim to its end: done, failed with a reason, or back in the queue.
 
-A plain loop. A job that was running when its worker died is taken up again at the
-next start, and continues from the evidence that is already committed.
+| what happened                    | what becomes of the job                                     |
+|----------------------------------|-------------------------------------------------------------|
+| explained                        | done                                                        |
+| the server is busy or away       | queued again, after a pause that doubles; in the end failed |
+| the store is away, full, locked  | the same, after `transactions` has tried for a while        |
+| a bug of ours                    | the same, fewer times                                       |
+| any other error of our own       | failed at once, with its reason                             |
+| cancelled, paused, taken over    | not ours any more: nothing is written                       |
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import Callable
+import traceback
+import zlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
-from spex_proxy.facts.errors import SpexError, UpstreamBusy
+from spex_proxy.facts.errors import ClaimLost, PluginError, SpexError, UpstreamBusy
 from spex_proxy.facts.explanation import Explanation
-from spex_proxy.flows.explain import Parts, Progress, explain
-from spex_proxy.flows.transactions import write
+from spex_proxy.flows.explain import Parts, Progress, explaining
+from spex_proxy.flows.transactions import may_pass, write
 from spex_proxy.store import outbox
+from spex_proxy.store.rows import clock
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.5
-"""Pause between looks at an empty outbox."""
-MOST_ATTEMPTS = 5
-"""A job that found the server busy so often ends as failed, with that reason."""
+MOST_BUGS = 3
+"""Tries of a job that failed for a reason nobody foresaw: once it may have been the weather."""
+LONGEST_PAUSE_S = 300.0
+"""A model server that comes back is used again within five minutes."""
+
+Round = Callable[[], Awaitable[bool]]
+Step = Callable[[str, Round], Awaitable[bool]]
+"""Runs a part of a job and records that it was run: (name, part) -> what the part returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How often a failure that may pass is tried again."""
+
+    tries: int = 8
+    pause_s: float = 5.0
+    """Before the second try; 10, 20, 40 ... before the next. The eight together wait 10 minutes, longer than
+    a large model takes to load."""
+
+    def pause(self, job: outbox.Job) -> timedelta:
+        """Longer each time, and up to a quarter more or less, so that jobs which failed together part."""
+        jitter = 0.75 + zlib.crc32(f"{job.id} {job.failures}".encode()) / 2**33
+        return timedelta(seconds=min(self.pause_s * 2**job.failures, LONGEST_PAUSE_S) * jitter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,68 +67,92 @@ class Report:
     error: str | None = None
 
 
-async def work(parts: Parts, worker: str, stop: asyncio.Event, on_report: Callable[[Report], None]) -> None:
-    """Work until `stop` is set. A failing store only pauses the loop; nothing is lost."""
-    is_recovered = False
-    while not stop.is_set():
-        try:
-            if not is_recovered:
-                await write(parts.store, outbox.requeue_running, worker)
-                is_recovered = True
-            job = await write(parts.store, outbox.claim, worker)
-            if job is not None:
-                await _until(stop, job, parts, on_report)
-                continue
-        except SQLAlchemyError as error:
-            log.error("the store can't be used, trying again: %s", error)
-            is_recovered = False  # a job may have been left as running
-        await _pause(stop)
+async def directly(_name: str, part: Round) -> bool:
+    """A step that is recorded nowhere."""
+    return await part()
 
 
-async def run_job(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None]) -> None:
-    """One job, to its end: done, failed with a reason, or queued again."""
+async def run_job(
+    job: outbox.Job,
+    parts: Parts,
+    on_report: Callable[[Report], None],
+    *,
+    step: Step = directly,
+    retries: Retries = Retries(),
+) -> None:
+    """Work on a claimed job until it ends or is no longer ours. Raises nothing but cancellation and the
+    failure of a store that stays away: then the job is left as it is, for whoever looks after lost ones."""
     try:
-        explanation = await explain(
-            job.exchange_id,
-            job.recipe(),
-            parts,
-            project=job.project,
-            job=job,
-            on_progress=lambda progress: on_report(Report(job, progress)),
-        )
+        explanation = await _explain(job, parts, on_report, step)
+    except ClaimLost as lost:
+        on_report(Report(job, error=str(lost)))
     except UpstreamBusy as error:
-        await write(parts.store, outbox.fail, job, str(error), final=job.attempts >= MOST_ATTEMPTS)
-        on_report(Report(job, error=str(error)))
+        on_report(Report(job, error=await _fail(job, parts, str(error), retries, retries.tries)))
+    except PluginError as error:
+        log.error("job %s: %s", job.id, error, exc_info=error)
+        on_report(Report(job, error=await _fail(job, parts, str(error), retries)))
     except SpexError as error:
-        await write(parts.store, outbox.fail, job, str(error), final=True)
-        on_report(Report(job, error=str(error)))
-    except (SQLAlchemyError, asyncio.CancelledError):
-        raise
-    except Exception as error:  # a bug of ours ends one job, loudly, and not the worker
-        log.exception("job %s failed for a reason that nobody foresaw", job.id)
-        reason = f"{type(error).__name__}: {error}"
-        await write(parts.store, outbox.fail, job, reason, final=True)
-        on_report(Report(job, error=reason))
+        on_report(Report(job, error=await _fail(job, parts, str(error), retries)))
+    except Exception as error:
+        is_store = may_pass(error)
+        log.error("job %s failed for a reason that nobody foresaw", job.id, exc_info=error)
+        most = retries.tries if is_store else MOST_BUGS
+        on_report(Report(job, error=await _fail(job, parts, _in_words(error), retries, most)))
     else:
         on_report(Report(job, explanation=explanation))
 
 
-async def _until(stop: asyncio.Event, job: outbox.Job, parts: Parts, on_report: Callable[[Report], None]) -> None:
-    """Run a job; when told to stop, hand it back with its committed evidence."""
-    running = asyncio.create_task(run_job(job, parts, on_report))
-    stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if running.done():
-        running.result()
-        return
-    running.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
-    await write(parts.store, outbox.requeue_running, job.worker)
+async def _explain(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None], step: Step) -> Explanation:
+    """Round by round, each of them a step."""
+    async with explaining(
+        job.exchange_id,
+        job.recipe(),
+        parts,
+        project=job.project,
+        job=job,
+        on_progress=lambda progress: on_report(Report(job, progress)),
+    ) as one:
+        ends: list[Explanation | Exception] = []
+
+        async def play_round() -> bool:
+            """Whether there is more to do. What failed is raised outside: a step's record holds no errors."""
+            try:
+                explanation = await one.advance()
+            except Exception as error:  # noqa: BLE001 - see above
+                ends.append(error)
+            else:
+                ends.extend([] if explanation is None else [explanation])
+            return not ends
+
+        while await step("round", play_round):
+            pass
+        (end,) = ends
+        if isinstance(end, Exception):
+            raise end
+        return end
 
 
-async def _pause(stop: asyncio.Event) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), POLL_S)
+async def _fail(job: outbox.Job, parts: Parts, reason: str, retries: Retries, most: int = 1) -> str:
+    """End a job, or queue it again after a pause; returns what is to be said of it."""
+    pause = None if job.failures + 1 >= most else retries.pause(job)
+    if pause is None and most > 1:
+        reason = f"{reason} (given up after {job.failures + 1} tries)"
+    try:
+        await write(parts.store, _record, job, reason, pause)
+    except ClaimLost as lost:  # another worker has the job by now, and what becomes of it there stands
+        return str(lost)
+    return reason
 
+
+def _record(connection: Connection, job: outbox.Job, reason: str, pause: timedelta | None) -> None:
+    """By the database's clock: the next worker may be on another machine."""
+    retry_at = None if pause is None else clock(connection) + pause
+    outbox.fail(connection, job, reason, final=pause is None, retry_at=retry_at)
+
+
+def _in_words(error: Exception) -> str:
+    """Without the error's own words, which may quote the content: a reason outlives it. A database quotes none."""
+    if isinstance(error, DBAPIError) and may_pass(error):
+        return f"the store failed: {str(error.orig).splitlines()[0]}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: see the worker's log"

@@ -88,7 +88,8 @@ def call(kind: str, name: str, function: Callable[..., Result], *arguments: Any)
     except CannotExplain:
         raise
     except Exception as error:
-        raise PluginError(f"the {kind} {name!r} failed: {type(error).__name__}: {error}") from error
+        # the error's own words may quote content, which a job's reason outlives: they stay with the cause
+        raise PluginError(f"the {kind} {name!r} failed with a {type(error).__name__}") from error
 
 
 def _load(kind: str, point: EntryPoint) -> Plugin:

@@ -61,11 +61,17 @@ class ModelServer:
         """Version of the server and limits of a model. Raises UpstreamError if it does not serve it."""
         version = await self._json("GET", "/version")
         listed = await self._json("GET", "/v1/models")
-        cards = {card.get("id"): card for card in listed.get("data", [])}
-        if model not in cards:
-            known = ", ".join(sorted(str(name) for name in cards)) or "none"
+        data = listed.get("data")
+        if not isinstance(data, list) or not all(isinstance(card, dict) for card in data):
+            raise BadReply("/v1/models answered without a list of models in `data`")
+        card = next((card for card in data if card.get("id") == model), None)
+        if card is None:
+            known = ", ".join(sorted(str(card.get("id")) for card in data)) or "none"
             raise UpstreamError(f"the upstream does not serve the model {model!r} (it serves: {known})")
-        return ModelInfo(model, f"vllm {version.get('version', 'unknown')}", cards[model].get("max_model_len"))
+        longest = card.get("max_model_len")
+        return ModelInfo(
+            model, f"vllm {version.get('version', 'unknown')}", longest if isinstance(longest, int) else None
+        )
 
     async def render(self, kind: str, body: Mapping[str, Any]) -> Any | None:
         """The rendered prompt of a chat or completion body; None where the route is switched off
@@ -102,17 +108,32 @@ class ModelServer:
         try:
             return await self._client.request(method, path, json=body, headers=headers)
         except httpx.HTTPError as error:
-            url = f"{self._client.base_url}{path}"
-            raise UpstreamBusy(f"{method} {url} failed: {type(error).__name__} {error}".rstrip()) from error
+            where = f"{method} {path} on {self._client.base_url.host}:{self._client.base_url.port or 'default port'}"
+            raise UpstreamBusy(f"{where} failed: {type(error).__name__} {error}".rstrip()) from error
 
     @staticmethod
     def _read(response: httpx.Response) -> Any:
         where = f"{response.request.method} {response.request.url.path}"
         if response.status_code in BUSY:
-            raise UpstreamBusy(f"{where} answered {response.status_code}: {response.text[:300]}")
+            raise UpstreamBusy(f"{where} answered {response.status_code}: {_said(response)}")
         if response.status_code != 200:
-            raise UpstreamError(f"{where} answered {response.status_code}: {response.text[:300]}")
+            raise UpstreamError(f"{where} answered {response.status_code}: {_said(response)}")
         try:
             return response.json()
-        except ValueError as error:
-            raise BadReply(f"{where} answered 200 with a body that is not JSON: {response.text[:100]!r}") from error
+        except ValueError:
+            raise BadReply(
+                f"{where} answered 200 with a body that is not JSON ({response.headers.get('content-type', 'no type')})"
+            ) from None
+
+
+def _said(response: httpx.Response) -> str:
+    """The first line of the server's error message. Only that: reasons are stored beside the job, where
+    erasing content does not reach, and vLLM quotes the request's body from the second line on."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    text = message if isinstance(message, str) else response.reason_phrase
+    return text.split("\n", 1)[0][:300]

@@ -7,14 +7,20 @@ relay ends, everything ends, with its exit code.
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+log = logging.getLogger(__name__)
+
 RESTART_PAUSE_S = (1.0, 2.0, 5.0, 15.0)
 """Pause before the first, second, ... restart of a process that keeps dying; the last repeats."""
-GRACE_S = 20.0
-"""How long a process may take to stop by itself before it is killed."""
+CANT_START = 127
+"""Exit code of a program that could not even be started, as a shell gives it."""
+GRACE_S = 45.0
+"""How long a process may take to stop by itself before it is killed: longer than the relay gives
+running answers (30 s) and the store after them (10 s)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,28 +36,39 @@ class Program:
 async def run_together(programs: Sequence[Program], environment: Mapping[str, str], stop: asyncio.Event) -> int:
     """Run until `stop` is set or a vital program ends; returns the exit code to pass on."""
     tasks = [asyncio.create_task(_keep(program, environment, stop)) for program in programs]
-    codes = await asyncio.gather(*tasks)
-    return max(codes)
+    return max(await asyncio.gather(*tasks))
 
 
 async def _keep(program: Program, environment: Mapping[str, str], stop: asyncio.Event) -> int:
     restarts = 0
     while not stop.is_set():
-        process = await asyncio.create_subprocess_exec(*program.command, env=dict(environment))
-        code = await _until_stopped(process, stop)
-        if stop.is_set() and code is None:
-            return 0
+        code = await _run(program, environment, stop)
         if program.is_vital:
             stop.set()
-            return code or 0
+            return code
+        if stop.is_set():
+            return 0
         pause = RESTART_PAUSE_S[min(restarts, len(RESTART_PAUSE_S) - 1)]
-        print(f"spex-proxy: {program.name} ended with code {code}; starting it again in {pause:g} s", flush=True)
+        log.error("%s ended with code %d; starting it again in %g s", program.name, code, pause)
         restarts += 1
         try:
             await asyncio.wait_for(stop.wait(), pause)
         except TimeoutError:
             continue
     return 0
+
+
+async def _run(program: Program, environment: Mapping[str, str], stop: asyncio.Event) -> int:
+    """Run once; the exit code as a shell gives it: 128 + n after signal n, 0 if we stopped it."""
+    try:
+        process = await asyncio.create_subprocess_exec(*program.command, env=dict(environment))
+    except OSError as error:
+        log.error("%s can't be started: %s", program.name, error)
+        return CANT_START
+    code = await _until_stopped(process, stop)
+    if code is None:
+        return 0
+    return code if code >= 0 else 128 - code
 
 
 async def _until_stopped(process: asyncio.subprocess.Process, stop: asyncio.Event) -> int | None:

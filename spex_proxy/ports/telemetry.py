@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
@@ -54,6 +55,7 @@ SPEX_VERDICT = "spex.verdict"
 
 OPERATIONS = {"chat": "chat", "completion": "text_completion"}
 _PROPAGATOR = TraceContextTextMapPropagator()
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Telemetry:
@@ -63,9 +65,7 @@ class Telemetry:
         self._provider = provider
         self._tracer = provider.get_tracer("spex_proxy", version)
 
-    def request_span(
-        self, exchange: Exchange, traceparent: str | None, tracestate: str | None
-    ) -> TraceRef | None:
+    def request_span(self, exchange: Exchange, traceparent: str | None, tracestate: str | None) -> TraceRef | None:
         """Record the span of a request that is over. Made from the capture, off the relay path.
 
         Returns its ids, or None if there is nothing to link to.
@@ -102,21 +102,32 @@ class Telemetry:
             SPEX_PROJECT: exchange.project,
             **({SPEX_JOB: job_id} if job_id else {}),
         }
-        with self._tracer.start_as_current_span(
-            f"spex explain {exchange.model}",
-            context=Context(),  # whatever is current, the job is nobody's child
-            kind=SpanKind.INTERNAL,
-            attributes=attributes,
-            links=[_link(request)] if request else [],
-        ) as span:
+        with (
+            self._tracer.start_as_current_span(
+                f"spex explain {exchange.model}",
+                context=Context(),  # whatever is current, the job is nobody's child
+                kind=SpanKind.INTERNAL,
+                attributes=attributes,
+                links=[_link(request)] if request else [],
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span,
+            _failures_named(span),
+        ):
             yield span
 
     @contextmanager
     def round_span(self, number: int, masks: int) -> Iterator[Span]:
         """One round of masks, child of the job's span. Not one a mask: that would swamp a backend."""
-        with self._tracer.start_as_current_span(
-            "spex round", attributes={SPEX_ROUND: number, SPEX_MASKS: masks}
-        ) as span:
+        with (
+            self._tracer.start_as_current_span(
+                "spex round",
+                attributes={SPEX_ROUND: number, SPEX_MASKS: masks},
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span,
+            _failures_named(span),
+        ):
             yield span
 
     def close(self) -> None:
@@ -144,6 +155,17 @@ def record_failure(span: Span, reason: str) -> None:
     span.set_status(Status(StatusCode.ERROR, reason))
 
 
+@contextmanager
+def _failures_named(span: Span) -> Iterator[None]:
+    """Whatever is raised marks the span as failed, by its type alone: OpenTelemetry's own way
+    would put the message and a stack trace on the span, and they may quote content."""
+    try:
+        yield
+    except BaseException as error:
+        record_failure(span, type(error).__name__)
+        raise
+
+
 def reference(span: Span) -> TraceRef | None:
     """The ids of a span, ready for SQL."""
     context = span.get_span_context()
@@ -165,8 +187,6 @@ def make_provider(
     """A provider that sends to `otlp_endpoint` (OTLP over HTTP), to `exporter` (tests), or nowhere."""
     provider = TracerProvider(resource=Resource({"service.name": "spex-proxy", "service.version": version}))
     if exporter is None and otlp_endpoint:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
         exporter = OTLPSpanExporter(endpoint=f"{otlp_endpoint.rstrip('/')}/v1/traces")
     if exporter is not None:
         provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -190,4 +210,4 @@ def _link(request: TraceRef) -> Link:
 
 
 def _nanoseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1e9)
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000

@@ -15,8 +15,9 @@ from spex_proxy.store import exchanges as captured
 from spex_proxy.store import explanations as explained
 from spex_proxy.store import games as played
 from spex_proxy.store import outbox as jobs
+from spex_proxy.store.listing import Row, one_exchange
 from spex_proxy.store.lookup import find
-from spex_proxy.store.tables import evidence_blocks, exchanges, games
+from spex_proxy.store.tables import evidence_blocks, exchanges, explanations, games
 
 ANSWER_SHOWN = 60
 """Characters of an answer in a list."""
@@ -30,6 +31,46 @@ class Story:
     game: Game
     exchange: Exchange | None
     """None if the content was erased."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeStory:
+    """One exchange, with its content and all that became of it."""
+
+    row: Row
+    capture_probability: float
+    explain_probability: float
+    explain_why: str
+    exchange: Exchange | None
+    """None if the content was erased."""
+    explanation_ids: tuple[str, ...]
+    """Newest first."""
+    jobs: tuple[jobs.Job, ...]
+    """Newest first."""
+
+
+def exchange_story(conn: sa.Connection, any_id: str, project: str) -> ExchangeStory:
+    """The exchange behind any id. Raises NotFound."""
+    exchange_id = find(conn, any_id, project).exchange_id
+    if exchange_id is None:
+        raise NotFound(f"{any_id} is an explanation that belongs to no exchange")
+    draw = conn.execute(
+        sa.select(exchanges.c.capture_probability, exchanges.c.explain_probability, exchanges.c.explain_why).where(
+            exchanges.c.project == project, exchanges.c.id == exchange_id
+        )
+    ).one()
+    made = (
+        sa.select(explanations.c.id)
+        .where(explanations.c.project == project, explanations.c.exchange_id == exchange_id)
+        .order_by(explanations.c.created_at.desc(), explanations.c.id.desc())
+    )
+    return ExchangeStory(
+        one_exchange(conn, project, exchange_id),
+        *draw,
+        exchange=_content(conn, exchange_id, project),
+        explanation_ids=tuple(conn.scalars(made)),
+        jobs=jobs.jobs_of_exchange(conn, exchange_id, project=project),
+    )
 
 
 def story(conn: sa.Connection, any_id: str, project: str) -> Story:

@@ -166,7 +166,8 @@ def encode_players(players: Segmentation) -> dict[str, Any]:
 
 def decode_players(data: Mapping[str, Any], what: str) -> Segmentation:
     segments = tuple(build(Segment, segment, what) for segment in data["segments"])
-    return build(Segmentation, {**data, "segments": segments}, what)
+    notes = tuple(data.get("notes", ()))  # rows of the first version have none
+    return build(Segmentation, {**data, "segments": segments, "notes": notes}, what)
 
 
 def encode_fidelity(fidelity: Fidelity) -> dict[str, Any]:

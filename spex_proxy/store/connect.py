@@ -28,6 +28,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
 from spex_proxy.facts.errors import SettingsError
+from spex_proxy.store.rows import STOPPED_SECONDS
 
 StoreError = sa.exc.SQLAlchemyError
 """What any function of this room raises when the database fails: for those who must go on without it."""
@@ -39,6 +40,12 @@ _UPGRADE_LOCK = 0x53504558
 """Key of the PostgreSQL advisory lock that serialises upgrades: the letters SPEX."""
 
 _READ_ONLY = "spex_read_only"
+
+_POSTGRES_ARGS: dict[str, Any] = {
+    "application_name": "spex-proxy",
+    "connect_timeout": 10,
+    "prepare_threshold": None,  # prepared statements break behind pgbouncer in transaction mode
+}
 
 _URL_FORMS = "sqlite:///path/to/store.db or postgresql://user:password@host/database"
 
@@ -174,6 +181,41 @@ def _migrate(engine: sa.Engine, direction: str, revision: str) -> None:
         run(config, revision)
 
 
+def open_beside(engine: sa.Engine, name: str) -> sa.Engine:
+    """A second engine for the job runner's own tables: on SQLite a file beside the store's (`spex.db` ->
+    `spex-jobs.db`), so that its polling never waits for our transactions, nor they for it; on PostgreSQL the
+    same database. It begins and ends transactions as that library expects, not as ours does."""
+    if engine.dialect.name == "sqlite":
+        path = Path(str(engine.url.database))
+        url = engine.url.set(database=str(path.with_name(f"{path.stem}-{name}{path.suffix}")))
+        _prepare_file(url, create=True)
+        beside = sa.create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+        sa.event.listen(beside, "connect", _set_up_beside_sqlite)
+        return beside
+    beside = sa.create_engine(engine.url, pool_size=5, connect_args=_POSTGRES_ARGS)
+    sa.event.listen(beside, "connect", _set_up_beside_postgres)
+    sa.event.listen(beside, "handle_error", _call_bad_connections_lost)
+    return beside
+
+
+def _set_up_beside_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = "IMMEDIATE"
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _set_up_beside_postgres(connection: Any, _record: object) -> None:
+    """A process that was stopped in the middle of taking jobs gives them free again."""
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{STOPPED_SECONDS}s'")
+    connection.commit()
+
+
+def _call_bad_connections_lost(context: sa.engine.ExceptionContext) -> None:
+    """On a unix socket psycopg says so of a server that is restarting; the runner waits only for lost ones."""
+    if "connection is bad" in str(context.original_exception):
+        context.is_disconnect = True
+
+
 def _prepare_file(url: URL, *, create: bool) -> None:
     """Make the file before SQLite does, because SQLite would make it readable by everybody."""
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
@@ -193,7 +235,12 @@ def _prepare_file(url: URL, *, create: bool) -> None:
 
 
 def _sqlite_engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> sa.Engine:
-    engine = sa.create_engine(url.set(drivername="sqlite+pysqlite"), connect_args={"timeout": BUSY_SECONDS}, **options)
+    engine = sa.create_engine(
+        url.set(drivername="sqlite+pysqlite"),
+        connect_args={"timeout": BUSY_SECONDS},
+        hide_parameters=True,  # they are people's content, and errors end in logs
+        **options,
+    )
 
     @sa.event.listens_for(engine, "connect")
     def set_up(connection: Any, _record: object) -> None:
@@ -217,10 +264,7 @@ def _sqlite_engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> sa
 def _postgres_engine(url: URL) -> sa.Engine:
     return sa.create_engine(
         url.set(drivername="postgresql+psycopg"),
+        hide_parameters=True,  # they are people's content, and errors end in logs
         pool_pre_ping=True,  # a restarted server costs one reconnect, not one failed transaction
-        connect_args={
-            "application_name": "spex-proxy",
-            "connect_timeout": 10,
-            "prepare_threshold": None,  # prepared statements break behind pgbouncer in transaction mode
-        },
+        connect_args=_POSTGRES_ARGS,
     )

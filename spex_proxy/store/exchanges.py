@@ -55,7 +55,7 @@ def save_captured(
     """
     get_or_create_project(conn, exchange.project)
     row = {name: getattr(exchange, name) for name in _METADATA} | {
-        "n_messages": len(exchange.messages),
+        "n_messages": sum(text.kind == "text" and text.part in (None, 1) for text in exchange.messages),
         "trace_id": trace.trace_id if trace else None,
         "span_id": trace.span_id if trace else None,
         "trace_sampled": trace.is_sampled if trace else None,

@@ -24,6 +24,9 @@ from spex_proxy.store.tables import (
 
 MAX_INTERACTIONS = 32
 
+COPIES = ("method", "recipe_digest", "n_players", "n_terms", "r2", "r2_low", "r2_high")
+"""Columns that repeat, for searching, what stands elsewhere in an explanation."""
+
 
 def save_explanation(conn: sa.Connection, explanation: Explanation) -> None:
     """Keep an explanation with its interactions, flags and the games it cites, which must be stored.
@@ -70,6 +73,16 @@ def latest_for_exchange(conn: sa.Connection, exchange_id: str, *, project: str =
         .limit(1)
     )
     return None if newest is None else load_explanation(conn, newest, project=project)
+
+
+def wrong_copies(conn: sa.Connection, explanation: Explanation) -> list[str]:
+    """Columns for searching which say something else than the explanation that was loaded."""
+    ours = explanations.c.project == explanation.project, explanations.c.id == explanation.id
+    row = conn.execute(sa.select(*(explanations.c[name] for name in COPIES)).where(*ours)).one()._mapping
+    made = _row(explanation)
+    sizes = [term.size for term in _parts(conn, interactions, "rank", explanation.project, explanation.id)]
+    is_sized = sizes == [interaction.order for interaction in explanation.interactions]
+    return [name for name in COPIES if row[name] != made[name]] + ([] if is_sized else ["interactions.size"])
 
 
 def _row(explanation: Explanation) -> dict[str, Any]:

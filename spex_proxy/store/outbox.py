@@ -1,30 +1,39 @@
 """The outbox: what is to be explained, written in the transaction that saves the exchange.
 
     queued -> running -> done
-      ^          |-----> failed       for good; `reason` says why
-      |----------'                    a failure that may pass, or a worker that died
+     ^  ^       |-----> failed        for good; `reason` says why
+     |  '-------|                     a failure that may pass, or a worker that died
+     |          |
+     '- paused -'                     both, and `queued`, may also become `cancelled`
 
-A claim is (id, attempts). Whoever ends a job must still hold the claim: a worker that was stopped,
-lost its job to another one and woke up again is told so, and its transaction rolls back.
+A claim is (id, attempts). Whoever keeps a reading or ends a job must still hold the claim: a worker that
+was stopped, lost its job to another one and woke up again is told so, and its transaction rolls back.
+
+The runner (flows/jobs.py) is handed (id, dispatch), once: every road back to `queued` raises `dispatch`,
+so what it still knows of an earlier one can claim nothing.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import IntEnum
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 
-from spex_proxy.facts.errors import NotFound
+from spex_proxy.facts.errors import ClaimLost, NotFound
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.store import codec
-from spex_proxy.store.tables import DEFAULT_PROJECT, outbox, utc_now
+from spex_proxy.store.rows import clock, get_or_create_project, impatiently, insert_new
+from spex_proxy.store.tables import DEFAULT_PROJECT, outbox, pauses, utc_now
 
-JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+
+LONGEST_PAUSE = timedelta(hours=1)
+"""No job is left alone for longer: a `retry_at` further ahead was written before the clock was set back."""
 
 
 class Priority(IntEnum):
@@ -59,13 +68,19 @@ class Job:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    dispatch: int
+    """How often it came back to the queue."""
+    failures: int
+    """Attempts that ended with a failure that may pass."""
+    takeovers: int
+    """Workers that died with it, one after the other, without a reading in between."""
 
     def recipe(self) -> Recipe:
         """Raises SpexError for a recipe of a newer version: the job fails, the queue goes on."""
         return codec.build(Recipe, self.recipe_json, f"recipe of job {self.id}")
 
 
-_COLUMNS = [
+COLUMNS = [
     outbox.c.recipe.label("recipe_json") if name == "recipe_json" else outbox.c[name]
     for name in Job.__dataclass_fields__
 ]
@@ -81,9 +96,10 @@ def enqueue(
     traceparent: str | None = None,
     tracestate: str | None = None,
     project: str = DEFAULT_PROJECT,
+    job_id: str | None = None,
 ) -> str:
-    """Ask for an explanation of a saved exchange; returns the job's id."""
-    job_id = str(uuid.uuid4())
+    """Ask for an explanation of a saved exchange; returns the job's id, a new one unless `job_id` is given."""
+    job_id = job_id or str(uuid.uuid4())
     conn.execute(
         sa.insert(outbox).values(
             id=job_id,
@@ -96,49 +112,84 @@ def enqueue(
             why=why,
             state="queued",
             attempts=0,
+            dispatch=0,
+            failures=0,
+            takeovers=0,
             created_at=utc_now(),
         )
     )
     return job_id
 
 
-def claim(conn: sa.Connection, worker: str, *, job_id: str | None = None, now: datetime | None = None) -> Job | None:
+def claim(
+    conn: sa.Connection,
+    worker: str,
+    *,
+    job_id: str | None = None,
+    dispatch: int | None = None,
+    now: datetime | None = None,
+) -> Job | None:
     """Take the most urgent queued job, oldest first, or the one with `job_id`; None if there is none.
 
     `worker` names the process that answers for it. No two workers get the same job: on PostgreSQL a row
     that another one is taking is passed over, on SQLite writers come one after the other.
+    With `dispatch`, nobody claims what was put back to the queue since that number was read.
     """
-    moment = now or utc_now()
-    ready = [outbox.c.state == "queued", sa.or_(outbox.c.retry_at.is_(None), outbox.c.retry_at <= moment)]
+    impatiently(conn)
+    moment = now or clock(conn)
+    which = ready(moment)
     if job_id is not None:
-        ready.append(outbox.c.id == job_id)
+        which.append(outbox.c.id == job_id)
+    if dispatch is not None:
+        which.append(outbox.c.dispatch == dispatch)
     key = conn.execute(
         sa.select(outbox.c.project, outbox.c.id)
-        .where(*ready)
+        .where(*which)
         .order_by(outbox.c.priority, outbox.c.created_at, outbox.c.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=outbox)
     ).first()
     if key is None:
         return None
     row = conn.execute(
         sa.update(outbox)
         .where(outbox.c.project == key.project, outbox.c.id == key.id)
-        .values(
-            state="running",
-            attempts=outbox.c.attempts + 1,
-            worker=worker,
-            started_at=moment,
-            heartbeat_at=moment,
-            retry_at=None,
-        )
-        .returning(*_COLUMNS)
+        .values(state="running", attempts=outbox.c.attempts + 1, worker=worker, started_at=moment, retry_at=None)
+        .returning(*COLUMNS)
     ).one()
     return Job(**row._mapping)
 
 
+def ready(moment: datetime) -> list[sa.ColumnElement[bool]]:
+    """Queued, not left alone until later, in a project whose queue isn't paused."""
+    at = outbox.c.retry_at
+    return [
+        outbox.c.state == "queued",
+        sa.or_(at.is_(None), at <= moment, at > moment + LONGEST_PAUSE),
+        ~sa.exists().where(pauses.c.project == outbox.c.project),
+    ]
+
+
+def hold(conn: sa.Connection, job: Job) -> JobState:
+    """Whoever is about to keep something of a job proves its claim, and keeps it until the transaction ends.
+
+    Returns `running`; or `paused` if a person has paused the job, or `queued` if they have paused its queue,
+    which hands it back: then what was answered is kept, and nothing more is asked. Raises ClaimLost.
+    A job that gets on is not what kills its workers: its takeovers are counted anew.
+    """
+    impatiently(conn)
+    held = [*_claimed(job), outbox.c.state.in_(("running", "paused"))]
+    state: JobState | None = conn.scalar(sa.update(outbox).where(*held).values(takeovers=0).returning(outbox.c.state))
+    if state is None:
+        raise _lost(job)
+    if state == "running" and is_paused(conn, job.project):
+        conn.execute(sa.update(outbox).where(*held).values(**BACK))
+        return "queued"
+    return state
+
+
 def finish(conn: sa.Connection, job: Job, explanation_id: str) -> None:
-    """The explanation is stored, in this same transaction. Raises NotFound if the claim was lost."""
+    """The explanation is stored, in this same transaction. Raises ClaimLost."""
     _end(conn, job, state="done", explanation_id=explanation_id, reason=None, finished_at=utc_now())
 
 
@@ -146,47 +197,114 @@ def fail(conn: sa.Connection, job: Job, reason: str, *, final: bool, retry_at: d
     """Give up for good (`final`), or hand the job back to be tried again, not before `retry_at`.
 
     `reason` is kept for people and outlives the content: it must quote none.
-    Raises NotFound if the claim was lost.
+    Raises ClaimLost.
     """
     if final:
         _end(conn, job, state="failed", reason=reason, finished_at=utc_now())
     else:
-        _end(conn, job, state="queued", reason=reason, worker=None, heartbeat_at=None, retry_at=retry_at)
+        _end(conn, job, reason=reason, failures=outbox.c.failures + 1, **BACK | {"retry_at": retry_at})
 
 
 def _end(conn: sa.Connection, job: Job, **changes: Any) -> None:
-    result = conn.execute(
-        sa.update(outbox)
-        .where(
-            outbox.c.project == job.project,
-            outbox.c.id == job.id,
-            outbox.c.state == "running",
-            outbox.c.attempts == job.attempts,
-        )
-        .values(**changes)
-    )
+    impatiently(conn)
+    result = conn.execute(sa.update(outbox).where(*_claimed(job), outbox.c.state == "running").values(**changes))
     if result.rowcount != 1:
-        raise NotFound(
-            f"job {job.id} no longer belongs to {job.worker} (attempt {job.attempts}): it was taken over or "
-            "ended elsewhere, and nothing of this attempt is kept"
-        )
+        raise _lost(job)
 
 
-def requeue_running(conn: sa.Connection, worker: str | None = None) -> int:
-    """Hand back what a worker that no longer runs had claimed, or, without a name, what anybody had.
+def _claimed(job: Job) -> list[sa.ColumnElement[bool]]:
+    return [outbox.c.project == job.project, outbox.c.id == job.id, outbox.c.attempts == job.attempts]
 
-    Called when a worker starts, under the name that it will claim with. Returns how many.
+
+def _lost(job: Job) -> ClaimLost:
+    return ClaimLost(
+        f"job {job.id} no longer belongs to {job.worker} (attempt {job.attempts}): it was taken over or "
+        "ended elsewhere, and nothing of this attempt is kept"
+    )
+
+
+BACK: dict[str, Any] = {
+    "state": "queued",
+    "worker": None,
+    "retry_at": None,
+    "dispatch": outbox.c.dispatch + 1,
+    "dispatched_at": None,
+}
+"""Every road back to the queue."""
+
+
+# ---- what people ask for ----
+
+
+def cancel(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT) -> bool:
+    """End a job that has not ended; if it runs, its worker stops at the next batch. False if it had ended.
+
+    Raises NotFound, as do `pause` and `resume`.
+    """
+    changes = {"state": "cancelled", "reason": "cancelled", "finished_at": utc_now()}
+    return _ask(conn, job_id, project, ("queued", "running", "paused"), changes)
+
+
+def pause(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT) -> bool:
+    """Leave a job alone until `resume`; if it runs, its worker stops after the batch that is being answered.
+    False if it has ended or is paused already."""
+    return _ask(conn, job_id, project, ("queued", "running"), {"state": "paused"})
+
+
+def resume(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT) -> bool:
+    """Back to the queue, at once; False if it is not paused."""
+    return _ask(conn, job_id, project, ("paused",), BACK)
+
+
+def pause_queue(conn: sa.Connection, *, project: str = DEFAULT_PROJECT) -> bool:
+    """Start nothing of this project any more, and hand back what runs after the batch that is being answered.
+    False if it is paused already. Jobs may still be enqueued."""
+    get_or_create_project(conn, project)
+    return insert_new(conn, pauses, {"project": project, "paused_at": utc_now()})
+
+
+def resume_queue(conn: sa.Connection, *, project: str = DEFAULT_PROJECT) -> bool:
+    """False if it was not paused."""
+    return conn.execute(sa.delete(pauses).where(pauses.c.project == project)).rowcount == 1
+
+
+def is_paused(conn: sa.Connection, project: str = DEFAULT_PROJECT) -> bool:
+    """Whether the whole queue of a project is."""
+    return conn.scalar(sa.select(pauses.c.project).where(pauses.c.project == project)) is not None
+
+
+def _ask(
+    conn: sa.Connection, job_id: str, project: str, states: Sequence[JobState], changes: Mapping[str, Any]
+) -> bool:
+    impatiently(conn)
+    this = [outbox.c.project == project, outbox.c.id == job_id]
+    if conn.execute(sa.update(outbox).where(*this, outbox.c.state.in_(states)).values(**changes)).rowcount == 1:
+        return True
+    load_job(conn, job_id, project=project)
+    return False
+
+
+def requeue_running(
+    conn: sa.Connection, worker: str | None = None, *, only: Collection[tuple[str, str]] | None = None
+) -> int:
+    """Hand back what `worker` had claimed, or, without a name, what anybody had; of these, `only` some.
+
+    For a worker that stops, or that finds jobs under its name which it does not run. Returns how many.
     """
     mine = [outbox.c.state == "running"]
     if worker is not None:
         mine.append(outbox.c.worker == worker)
-    result = conn.execute(sa.update(outbox).where(*mine).values(state="queued", worker=None, heartbeat_at=None))
-    return result.rowcount
+    if only is not None:
+        mine.append(sa.tuple_(outbox.c.project, outbox.c.id).in_(only))
+    return conn.execute(sa.update(outbox).where(*mine).values(**BACK)).rowcount
+
+
+# ---- reading ----
 
 
 def load_job(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT) -> Job:
     """Raises NotFound."""
-    row = conn.execute(sa.select(*_COLUMNS).where(outbox.c.project == project, outbox.c.id == job_id)).first()
+    row = conn.execute(sa.select(*COLUMNS).where(outbox.c.project == project, outbox.c.id == job_id)).first()
     if row is None:
         raise NotFound(f"there is no job {job_id!r} in project {project!r}")
     return Job(**row._mapping)
@@ -195,7 +313,7 @@ def load_job(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT
 def jobs_of_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> tuple[Job, ...]:
     """All jobs of one exchange, newest first: why it is not explained yet, or never will be."""
     query = (
-        sa.select(*_COLUMNS)
+        sa.select(*COLUMNS)
         .where(outbox.c.project == project, outbox.c.exchange_id == exchange_id)
         .order_by(outbox.c.created_at.desc(), outbox.c.id.desc())
     )

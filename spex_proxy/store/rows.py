@@ -1,14 +1,15 @@
-"""Two statements that every table needs."""
+"""Statements that every table needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from spex_proxy.store.tables import projects, utc_now
+from spex_proxy.store.tables import UtcDateTime, projects, utc_now
 
 
 def insert_new(conn: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
@@ -28,3 +29,23 @@ def get_or_create_project(conn: sa.Connection, project: str) -> str:
     if known is None:
         insert_new(conn, projects, {"project": project, "created_at": utc_now()})
     return project
+
+
+def clock(conn: sa.Connection) -> datetime:
+    """The database's time: the one that machines with clocks of their own agree on."""
+    if conn.dialect.name == "postgresql":
+        now: datetime | None = conn.scalar(sa.select(sa.func.clock_timestamp(type_=UtcDateTime())))
+        assert now is not None, "clock_timestamp() is never NULL"
+        return now
+    return utc_now()
+
+
+STOPPED_SECONDS = 15
+"""A process that was stopped (SIGSTOP, a frozen container) inside a transaction loses it after so long, and
+the locks that others wait for with it. Only database calls lie between our statements, milliseconds."""
+
+
+def impatiently(conn: sa.Connection) -> None:
+    """Call it before the first lock of a transaction. SQLite has one worker, whom nobody waits for."""
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql(f"SET LOCAL idle_in_transaction_session_timeout = '{STOPPED_SECONDS}s'")

@@ -2,7 +2,7 @@
 
 Rules that hold for every table, from the first migration on:
 
-- `project` is the tenant, NOT NULL, and the first column of every key.
+- `project` is the tenant, NOT NULL, and the first column of every key (but of `workers`, who serve all tenants).
 - Text and token ids live in `contents` and nowhere else, so that destroying a person's content is
   one UPDATE. Everything beside it (ranges, masks, values, spectra) stays loadable afterwards.
 - Times are timezone-aware UTC; durations are seconds; probabilities lie in [0, 1].
@@ -101,6 +101,10 @@ def _of(parent: str, column: str) -> sa.ForeignKeyConstraint:
 
 def _required(name: str, kind: Any) -> sa.Column[Any]:
     return sa.Column(name, kind, nullable=False)
+
+
+def _counter(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.Integer(), nullable=False, server_default="0")
 
 
 projects = sa.Table("projects", metadata, _project(), _required("created_at", UtcDateTime))
@@ -295,14 +299,39 @@ outbox = sa.Table(
     sa.Column("reason", Text),  # of the last failure
     sa.Column("explanation_id", Id),
     sa.Column("worker", Text),
-    sa.Column("heartbeat_at", UtcDateTime),
     sa.Column("retry_at", UtcDateTime),  # a queued job is left alone until then
     _required("created_at", UtcDateTime),
     sa.Column("started_at", UtcDateTime),
     sa.Column("finished_at", UtcDateTime),
+    _counter("dispatch"),  # how often it came back to the queue; the runner is given (id, dispatch)
+    sa.Column("dispatched_at", UtcDateTime),  # when the runner was given it; NULL: it has not been yet
+    _counter("failures"),
+    _counter("takeovers"),
     _of("exchanges", "exchange_id"),
     _of("explanations", "explanation_id"),
-    sa.CheckConstraint("state IN ('queued', 'running', 'done', 'failed', 'cancelled')", name="state"),
+    sa.CheckConstraint("state IN ('queued', 'running', 'paused', 'done', 'failed', 'cancelled')", name="state"),
     sa.Index("ix_outbox_queue", "state", "priority", "created_at", "id"),
     sa.Index("ix_outbox_exchange", "project", "exchange_id"),
 )
+
+pauses = sa.Table(
+    "pauses",
+    metadata,
+    _project(),
+    _required("paused_at", UtcDateTime),
+    _in_project(),
+)
+"""A row says that the queue of its project is paused."""
+
+workers = sa.Table(
+    "workers",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    _required("host", Text),
+    _required("pid", sa.BigInteger()),
+    _required("concurrency", sa.Integer()),
+    _required("started_at", UtcDateTime),
+    _required("seen_at", UtcDateTime),  # by the database's clock
+    sa.Index("ix_workers_seen", "seen_at"),
+)
+"""Heartbeats. The one table without a project: a worker works for all of them."""

@@ -10,6 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from spex_proxy.facts.exchange import MARK_ARROW
 from spex_proxy.facts.explanation import Check, Summary
 from spex_proxy.study.view import SegmentView, View
 
@@ -18,7 +19,9 @@ LOWERS = (214, 95, 14)
 """Blue and orange: told apart by the colour-blind too. Text also carries + and -."""
 FAINTEST = 0.08
 """Effects under this share of the largest are left uncoloured: most of them are noise."""
-BAR_WIDTH = 18
+ID_WIDTH = 36
+BAR_WIDTH = 12
+"""Leaves room for words on a console of 40 columns."""
 _CONTROLS = (
     {code: 0x2400 + code for code in range(0x20) if chr(code) not in "\t\n"}
     | {0x7F: 0x2421}
@@ -52,7 +55,8 @@ def listing(rows: Sequence[Summary]) -> RenderableType:
     """Exchanges, newest first: when, which, what became of them."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("when (UTC)", "id", "upstream id", "model", "state", "R²", "answer"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
+        shortest = ID_WIDTH if name == "id" else None  # an id is there to be copied
+        table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=shortest)
     for row in rows:
         table.add_row(
             f"{row.received_at:%Y-%m-%d %H:%M:%S}",
@@ -100,6 +104,8 @@ def _header(view: View) -> RenderableType:
     )
     if explanation.target.is_cut:
         head.append(f"\nonly the first {len(explanation.target)} tokens of the answer are explained", style="yellow")
+    for note in view.notes:
+        head.append(f"\n{note}", style="yellow")
     return head
 
 
@@ -110,8 +116,8 @@ def highlighted(view: View) -> Text:
     for passage in view.passages:
         if passage.message != message:
             message = passage.message
-            text.append("" if not text else "\n")
-            text.append_text(_text(f"[{passage.provenance}] ", "bold dim"))
+            text.append("" if not text or text.plain.endswith("\n") else "\n")
+            text.append_text(_text(f"[{passage.provenance.partition(MARK_ARROW)[0]}] ", "bold dim"))
         style = _colour(passage.segment) if passage.segment else ""
         body = passage.text.rstrip("\r\n")
         text.append_text(_text(body, style))
@@ -131,10 +137,10 @@ def _colour(segment: SegmentView) -> str:
 
 def _ranking(segments: Sequence[SegmentView]) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(justify="right", style="dim")
-    table.add_column(justify="right")
-    table.add_column(width=BAR_WIDTH)
-    table.add_column(overflow="ellipsis", no_wrap=True)
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for segment in segments:
         if segment.effect == 0:
             continue
@@ -149,7 +155,7 @@ def _together(view: View, top: int) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, style="dim")
+    table.add_column(style="dim")
     table.add_column(overflow="fold")
     for interaction in view.interactions[:top]:
         numbers = "×".join(str(number) for number in interaction.numbers)

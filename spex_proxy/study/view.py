@@ -72,6 +72,8 @@ class View:
     passages: tuple[Passage, ...]
     """The whole prompt in order; only the players of it if the content was erased."""
     interactions: tuple[InteractionView, ...]
+    notes: tuple[str, ...] = ()
+    """What of the prompt could not be masked, and why."""
 
     @property
     def ranked(self) -> list[SegmentView]:
@@ -91,7 +93,7 @@ def make_view(explanation: Explanation, game: Game, exchange: Exchange | None) -
         SegmentView(
             number=number + 1,
             text=_text(segment, exchange),
-            provenance=segment.provenance,
+            provenance=exchange.messages[segment.message].named(segment.provenance) if exchange else segment.provenance,
             message=segment.message,
             effect=float(effects[number]),
             strength=float(effects[number]) / largest,
@@ -108,7 +110,9 @@ def make_view(explanation: Explanation, game: Game, exchange: Exchange | None) -
         for interaction in explanation.interactions
         if interaction.order >= 2
     )
-    return View(explanation, exchange, segments, tuple(_passages(game, segments, exchange)), together)
+    return View(
+        explanation, exchange, segments, tuple(_passages(game, segments, exchange)), together, game.players.notes
+    )
 
 
 def _passages(game: Game, segments: tuple[SegmentView, ...], exchange: Exchange | None) -> Iterator[Passage]:

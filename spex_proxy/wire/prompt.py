@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from spex_proxy.facts.exchange import Message
 from spex_proxy.wire.tap import Skip
+from spex_proxy.wire.tools import Leaf, call_message, called_functions, defined_functions, definition_message
 
 _TEXT_PARTS = {
     "text": "text",
@@ -32,51 +33,66 @@ def refuse_unexplainable(request: Mapping[str, Any]) -> None:
 
 
 def read_messages(request: Mapping[str, Any]) -> tuple[Message, ...]:
-    """One Message per message of the request, in order, also where it has no text."""
+    """The texts of a chat request: tool definitions, then for each message its text, or its text parts,
+    and its tool calls. A message without text has one empty one.
+    """
     raw = request.get("messages")
     if not isinstance(raw, list):
         raise Skip("unknown_shape")
-    tools = _tool_names(raw)
-    messages = tuple(_message(item, tools) for item in raw)
-    if not any(m.text for m in messages):
+    names = _tool_names(raw)
+    try:
+        texts = tuple(text for item in raw for text in _texts(item, names))
+        tools = tuple(definition_message(function) for function in defined_functions(request))
+    except RecursionError:
+        raise Skip("not_json") from None
+    if not any(text.text for text in texts):
         raise Skip("empty_prompt")
-    return messages
+    return (*tools, *texts)
 
 
-def _message(item: Any, tools: Mapping[str, str]) -> Message:
+def _texts(item: Any, names: Mapping[str, str]) -> Iterator[Message]:
     if not isinstance(item, dict) or not isinstance(item.get("role"), str):
         raise Skip("unknown_shape")
     name = item.get("name")
     if not isinstance(name, str):
         call_id = item.get("tool_call_id")
-        name = tools.get(call_id) if isinstance(call_id, str) else None
-    return Message(item["role"], _text(item.get("content")), name)
+        name = names.get(call_id) if isinstance(call_id, str) else None
+    slots = text_slots(item)
+    for number, (holder, key) in enumerate(slots, 1):
+        yield Message(item["role"], holder[key], name, part=number if len(slots) > 1 else None)
+    if not slots:
+        yield Message(item["role"], "", name)
+    for function in called_functions(item):
+        yield call_message(item["role"], function)
 
 
-def _text(content: Any) -> str:
-    """The text of a message. Text parts join with LF, as vLLM joins them for most chat templates."""
+def text_slots(item: dict[str, Any]) -> list[Leaf]:
+    """Where a message holds its texts. Empty ones are left out: vLLM drops them too."""
+    content = item.get("content")
     if content is None:
-        return ""
+        return []
     if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
+        slots: list[Leaf] = [(item, "content")]
+    elif isinstance(content, list):
+        slots = [_part_slot(content, number) for number in range(len(content))]
+    else:
         raise Skip("unknown_shape")
-    return "\n".join(_part_text(part) for part in content)
+    return [(holder, key) for holder, key in slots if holder[key]]
 
 
-def _part_text(part: Any) -> str:
+def _part_slot(content: list[Any], number: int) -> Leaf:
+    part = content[number]
     if isinstance(part, str):
-        return part
+        return content, number
     if not isinstance(part, dict):
         raise Skip("unknown_shape")
     kind = part.get("type", "text")
     field = _TEXT_PARTS.get(kind) if isinstance(kind, str) else None
     if field is None:
         raise Skip("unsupported_content")
-    text = part.get(field)
-    if not isinstance(text, str):
+    if not isinstance(part.get(field), str):
         raise Skip("unknown_shape")
-    return text
+    return part, field
 
 
 def _tool_names(raw: list[Any]) -> dict[str, str]:

@@ -1,21 +1,22 @@
 """From text to token ids and back: which ids a message, a segment and an answer are.
 
 vLLM's render route gives the ids of the prompt and the characters that each of
-them covers. Where a message stands in the rendered prompt is found by rendering
-once more with a marker in place of each text: what surrounds the markers is the
-template, whatever the template is.
+them covers; wire.places says where in it each message stands.
 """
 
 from __future__ import annotations
 
-import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate, groupby
 from typing import Any
 
 from spex_proxy.facts.errors import BadReply, CannotExplain, PluginError
 from spex_proxy.facts.exchange import (
+    KNOWN_ROLES,
+    MARK_ARROW,
     Exchange,
     Message,
     MessagePlace,
@@ -24,6 +25,8 @@ from spex_proxy.facts.exchange import (
     TextRange,
     TokenizedExchange,
 )
+from spex_proxy.wire.documents import stretches
+from spex_proxy.wire.places import escaped
 
 NOT_FOR_RENDERING = frozenset({"stream", "stream_options", "return_token_ids", "return_tokens_as_token_ids"})
 """Fields of a client's body that change how an answer travels, not what the prompt is."""
@@ -37,20 +40,6 @@ def render_body(request: Mapping[str, Any]) -> dict[str, Any]:
     """The body that asks the render route for the ids of this request, with offsets."""
     body = {key: value for key, value in request.items() if key not in NOT_FOR_RENDERING}
     return {**body, "return_token_offsets": True}
-
-
-def marker(number: int) -> str:
-    """A text that no template treats specially and that no other message contains."""
-    return f"spex-marker-{number:04d}-qjxz"
-
-
-def marked_request(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The same chat request with each message's text replaced by its marker."""
-    marked = copy.deepcopy(dict(request))
-    for number, message in enumerate(marked.get("messages", [])):
-        if isinstance(message, dict) and message.get("content"):
-            message["content"] = marker(number)
-    return marked
 
 
 def read_render(reply: Any) -> tuple[tuple[int, ...], Offsets]:
@@ -86,39 +75,6 @@ def offsets_from_strings(strings: Sequence[str], text: str) -> Offsets:
     )
 
 
-def locate(text: str, marked_text: str, messages: Sequence[Message]) -> tuple[MessagePlace | None, ...]:
-    """Where each message's text stands in the rendered prompt `text`.
-
-    `marked_text` is the same prompt rendered with markers. A template may trim
-    white space and may leave messages out; if it does more than that to a text,
-    CannotExplain names the message.
-    """
-    # Trimmed or not can't always be told from one message ("a\n" before an empty line?), only from
-    # whether the rest fits: so every way that fits so far is kept, by the position where it ends.
-    ways: dict[int, tuple[MessagePlace | None, ...]] = {0: ()}
-    template = 0  # how much of marked_text is accounted for
-    for number, message in enumerate(messages):
-        at = marked_text.find(marker(number), template)
-        if at < 0:
-            ways = {position: (*places, None) for position, places in ways.items()}
-            continue
-        before = marked_text[template:at]
-        template = at + len(marker(number))
-        framed = {p + len(before): places for p, places in ways.items() if text.startswith(before, p)}
-        if not framed:
-            raise _rewritten(max(number - 1, 0))
-        ways = {}
-        for position, places in framed.items():
-            for place in _fits(text, position, message.text):
-                ways.setdefault(place.end, (*places, place))
-        if not ways:
-            raise _rewritten(number)
-    for position, places in ways.items():
-        if text[position:] == marked_text[template:]:
-            return places
-    raise _rewritten(len(messages) - 1)
-
-
 def align(method: str, ranges: Sequence[TextRange], exchange: Exchange, tokens: TokenizedExchange) -> Segmentation:
     """Character ranges of messages -> disjoint token ranges of the prompt.
 
@@ -133,25 +89,56 @@ def align(method: str, ranges: Sequence[TextRange], exchange: Exchange, tokens: 
     offsets = tokens.offsets
     segments: list[Segment] = []
     cursor = 1
-    for piece in ranges:
-        place = tokens.places[piece.message]
-        if place is None:
-            continue
-        start, end = (_in_prompt(place, character) for character in (piece.start, piece.end))
-        while cursor < len(offsets) and (offsets[cursor][1] <= start or offsets[cursor][0] < place.start):
-            cursor += 1
-        first = cursor
-        while cursor < len(offsets) and offsets[cursor][0] < end and offsets[cursor][1] <= end:
-            cursor += 1
-        message = exchange.messages[piece.message]
-        last = segments[-1] if segments else None
-        if cursor > first:
-            segments.append(
-                Segment(piece.message, piece.start, piece.end, first, cursor, message.role, message.provenance)
+    for number, place, pieces in _in_prompt_order(ranges, tokens.places):
+        message = exchange.messages[number]
+        stands, source = _standing(place, message.text), _sources(message)
+        for piece in pieces:
+            start, end = stands(piece.start), stands(piece.end)
+            while cursor < len(offsets) and (offsets[cursor][1] <= start or offsets[cursor][0] < place.start):
+                cursor += 1
+            first = cursor
+            while cursor < len(offsets) and offsets[cursor][0] < end and offsets[cursor][1] <= end:
+                cursor += 1
+            last = segments[-1] if segments else None
+            if cursor > first:
+                role = message.role if message.role in KNOWN_ROLES else "other"
+                segments.append(Segment(number, piece.start, piece.end, first, cursor, role, source(piece)))
+            elif last is not None and last.message == number:
+                segments[-1] = replace(last, char_end=piece.end)
+    return Segmentation(method, tuple(segments), tuple(_notes(exchange, tokens.places)))
+
+
+def _in_prompt_order(
+    ranges: Sequence[TextRange], places: Sequence[MessagePlace | None]
+) -> list[tuple[int, MessagePlace, list[TextRange]]]:
+    """Message by message, as the template put them; without those that it left out."""
+    pieces = {number: list(of_one) for number, of_one in groupby(ranges, key=lambda piece: piece.message)}
+    standing = [(number, place, pieces[number]) for number, place in enumerate(places) if place and number in pieces]
+    return sorted(standing, key=lambda one: one[1].start)
+
+
+def _sources(message: Message) -> Callable[[TextRange], str]:
+    """Range of a message -> its provenance, with the document that it is part of."""
+    marked = [stretch for stretch in stretches(message.text) if stretch.mark] if message.kind == "text" else []
+    starts = [stretch.start for stretch in marked]
+
+    def source(piece: TextRange) -> str:
+        at = bisect_right(starts, piece.start) - 1
+        is_inside = at >= 0 and piece.end <= marked[at].end
+        return f"{message.origin}{MARK_ARROW}{marked[at].mark}" if is_inside else message.origin
+
+    return source
+
+
+def _notes(exchange: Exchange, places: Sequence[MessagePlace | None]) -> Iterator[str]:
+    """What of the prompt nobody can mask, in words."""
+    for kind, name in (("tool_definition", "tool definitions"), ("tool_call", "tool calls"), ("text", "texts")):
+        found = [place for m, place in zip(exchange.messages, places, strict=True) if m.kind == kind and m.text.strip()]
+        if lost := found.count(None):
+            yield (
+                f"{lost} of {len(found)} {name} of the request stand nowhere in the rendered prompt as one piece "
+                "that is surely theirs, so they were never masked"
             )
-        elif last is not None and last.message == piece.message:
-            segments[-1] = replace(last, char_end=piece.end)
-    return Segmentation(method, tuple(segments))
 
 
 def _check_ranges(method: str, ranges: Sequence[TextRange], exchange: Exchange) -> None:
@@ -171,33 +158,21 @@ def _check_ranges(method: str, ranges: Sequence[TextRange], exchange: Exchange) 
         reached = piece.end
 
 
-def _in_prompt(place: MessagePlace, character: int) -> int:
-    """Where a character of a message stands in the prompt; what was trimmed off stands at the edge."""
-    return min(max(place.start - place.trimmed + character, place.start), place.end)
-
-
-def _fits(text: str, position: int, content: str) -> Iterator[MessagePlace]:
-    """The ways in which a message's text, trimmed or not, stands at `position`; untrimmed first."""
-    left = len(content) - len(content.lstrip())
-    for candidate, trimmed in (
-        (content, 0),
-        (content.strip(), left),
-        (content.rstrip(), 0),
-        (content.lstrip(), left),
-    ):
-        if text.startswith(candidate, position):
-            yield MessagePlace(position, position + len(candidate), trimmed)
+def _standing(place: MessagePlace, text: str) -> Callable[[int], int]:
+    """Character of a message -> where it stands in the prompt; what was trimmed off stands at the edge."""
+    if place.spelling == "whole":
+        return lambda character: place.end if character > 0 else place.start
+    begin = place.start - place.trimmed
+    if place.spelling == "plain":
+        return lambda character: min(max(begin + character, place.start), place.end)
+    spelling = place.spelling
+    widths = (len(escaped(character, spelling)) for character in text[place.trimmed :])
+    reached = list(accumulate(widths, initial=place.start))
+    return lambda character: min(reached[max(character - place.trimmed, 0)], place.end)
 
 
 def _is_range(offset: Any) -> bool:
     return isinstance(offset, list) and len(offset) == 2 and all(type(end) is int for end in offset)
-
-
-def _rewritten(number: int) -> CannotExplain:
-    return CannotExplain(
-        f"the chat template changes the text of message {number + 1}, "
-        "so its segments can't be found in the prompt that the model saw"
-    )
 
 
 def _byte_offsets(pieces: Sequence[bytes], text: str) -> Offsets:

@@ -21,7 +21,7 @@ from spex_proxy.flows.relay import Sampler
 from spex_proxy.flows.save import save_captured
 from spex_proxy.flows.transactions import write
 from spex_proxy.flows.verify import verify
-from spex_proxy.flows.work import Report, run_job
+from spex_proxy.flows.work import Report, Retries, run_job
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.model_server import ModelServer
@@ -52,6 +52,7 @@ class Desk:
     store: Engine
     recipe: Recipe = RECIPE
     plugins: Plugins = field(default_factory=Plugins)
+    retries: Retries = Retries()  # noqa: RUF009 - frozen
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     reports: list[Report] = field(default_factory=list)
 
@@ -100,7 +101,7 @@ class Desk:
                     job = await write(self.store, outbox.claim, "test")
                     if job is None:
                         break
-                    await run_job(job, parts, self.reports.append)
+                    await run_job(job, parts, self.reports.append, retries=self.retries)
                     ends.append(self.reports[-1])
         return ends
 

@@ -15,6 +15,7 @@ from tests.story.explaining import RECIPE, WORDS, Desk, count, question, sentenc
 from tests.story.scripted_model import ANSWER, EVERY_OTHER, ScriptedModel, planted
 
 GAME = planted(-12, {("Bravo",): 1.5, ("Echo",): -0.5, ("Alpha", "Delta"): 4})
+FIVE = question(sentences(5))
 SIX = question(sentences(6))
 
 
@@ -38,7 +39,7 @@ def term(explanation: Explanation, *words: str) -> float:
 
 
 async def test_every_mask_asked_gives_the_planted_game_exactly(desk: Desk, model: ScriptedModel) -> None:
-    desk.ask(SIX)
+    desk.ask(FIVE)
     found = await desk.explanation()
     assert found.fidelity.r2 == pytest.approx(1.0)
     assert found.verdict == "reliable"
@@ -52,7 +53,7 @@ async def test_every_mask_asked_gives_the_planted_game_exactly(desk: Desk, model
     joint = next(i for i in found.interactions if i.players == (0, 3))
     assert (joint.fourier, joint.moebius) == pytest.approx((1, 4))
     assert all(abs(i.banzhaf) < 1e-9 for i in found.interactions if i.players not in {(0,), (1,), (3,), (4,), (0, 3)})
-    assert (found.cost.masks, found.flags) == (64 + 2, ())
+    assert (found.cost.masks, found.flags) == (32 + 2, ())
     assert all(check.is_passed for check in desk.checks(found.id))
 
 
@@ -82,26 +83,26 @@ async def test_a_completion_is_explained_too(desk: Desk) -> None:
 
 async def test_a_server_without_the_render_route(desk: Desk, model: ScriptedModel) -> None:
     model.renders = False
-    exchange = desk.ask(SIX)
+    exchange = desk.ask(FIVE)
     found = await desk.explanation()
     assert term(found, "Alpha", "Delta") == pytest.approx(4)
     assert count(desk.store, "outbox", f"state='done' AND exchange_id='{exchange}'") == 1
 
 
 async def test_every_mask_is_asked_once_and_the_whole_prompt_three_times(desk: Desk, model: ScriptedModel) -> None:
-    desk.ask(SIX)
+    desk.ask(FIVE)
     await desk.explanation()
     asked = Counter(model.asked)
-    assert sorted(asked.values()) == [1] * 63 + [3]
+    assert sorted(asked.values()) == [1] * 31 + [3]
     whole = max(asked, key=asked.__getitem__)
-    assert model.text_of(whole) == model.prompt_text(SIX) + ANSWER
+    assert model.text_of(whole) == model.prompt_text(FIVE) + ANSWER
     assert whole == max(asked, key=len)
 
 
 async def test_what_is_sent_is_what_vllm_wants(desk: Desk, model: ScriptedModel) -> None:
     """Priority below production, a cache salt of its own for each explanation, never more than a batch."""
-    desk.ask(SIX)
-    desk.ask(SIX)
+    desk.ask(FIVE)
+    desk.ask(FIVE)
     reports = await desk.work_off()
     assert [r.error for r in reports] == [None, None]
     bodies = [seen.body for seen in model.scoring_requests()]
@@ -112,7 +113,7 @@ async def test_what_is_sent_is_what_vllm_wants(desk: Desk, model: ScriptedModel)
 
 
 async def test_a_second_explanation_uses_the_evidence_of_the_first(desk: Desk, model: ScriptedModel) -> None:
-    exchange = desk.ask(SIX)
+    exchange = desk.ask(FIVE)
     first = await desk.explanation()
     asked = len(model.asked)
     desk.queue_again(exchange)
@@ -139,7 +140,7 @@ async def test_an_explanation_still_verifies_after_more_was_asked_of_its_game(de
 
 async def test_nothing_to_explain_is_an_answer(desk: Desk, model: ScriptedModel) -> None:
     model.value = planted(-5, {})
-    desk.ask(SIX)
+    desk.ask(FIVE)
     found = await desk.explanation()
     assert found.verdict == "nothing_to_explain"
     assert [flag.name for flag in found.flags] == ["nothing_to_explain"]
@@ -148,7 +149,7 @@ async def test_nothing_to_explain_is_an_answer(desk: Desk, model: ScriptedModel)
 
 async def test_a_long_answer_is_cut_and_says_so(desk: Desk, model: ScriptedModel) -> None:
     desk.recipe = replace(RECIPE, max_scored_tokens=2)
-    desk.ask(SIX)
+    desk.ask(FIVE)
     found = await desk.explanation()
     assert found.target.is_cut
     assert found.flags[-1].name == "output_cut"

@@ -1,69 +1,51 @@
-"""Segmenters: what the players of a prompt are.
+"""Segmenters: what the players of a prompt are. docs/segments.md shows an example of each.
 
-All of them cover each message from its first to its last character: the white
-space behind a sentence or word belongs to it, so that masking it leaves no gap
-behind. Text that only frames the prompt (the chat template) is not theirs.
+All of them cover each message from its first to its last character. Text that only
+frames the prompt (the chat template) is not theirs.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 from spex_proxy.facts.exchange import Exchange, TextRange
+from spex_proxy_standard.outline import Outline, packed
 
 ENOUGH_PLAYERS = 8
 """With fewer, `auto` looks one level finer: a handful of players says little."""
-MOST_WORDS = 96
-"""With more, `auto` stays with sentences: the budget would not reach."""
-
-_SENTENCE_END = re.compile(
-    r"""(?<=[.!?…؟।])["'”’)\]]*\s+(?=["'“‘(\[]*[^\Wa-z_])  # a stop, then something that starts anew
-        | [。！？｡]+[」』”’）]*\s*                           # stops that need no space behind them
-        | \n\s*                                            # a line break ends a sentence too
-    """,
-    re.VERBOSE,
-)
-_NO_STOP = re.compile(
-    r"""(?:^|[\s(])(?:Dr|Mr|Mrs|Ms|Prof|St|vs|etc|e\.g|i\.e|Fig|Jr|Sr|Inc|Ltd|approx|al)\.$  # an abbreviation
-        | (?:^|[\s(.])[A-Z]\.$                              # an initial: J.R.R. Tolkien, U.S. Army
-        | (?:^|\n)[ \t]*\d{1,3}\.$                          # the number of a list's item
-    """,
-    re.VERBOSE,
-)
-_NO_STOP_BEFORE_DIGIT = re.compile(r"(?:^|[\s(])(?:No|Nos|Vol|pp?)\.$")
-_LONGEST_NO_STOP = 16
-"""Characters before a stop that decide whether it is one; list items are indented by fewer."""
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-"""Chinese characters and Japanese kana, between which words have no space."""
-_WORD = re.compile(rf"[{_UNSPACED}][^\w\s]*\s*|[^\s{_UNSPACED}]+\s*|\s+")
+MOST_PLAYERS = 64
+"""With more, `auto` looks one level coarser: 256 masks, the default budget, are four for each of these."""
+_WIDEN = 1.3
+"""How much longer pieces become with each try to get below that."""
 
 
 class MessageSegmenter:
-    """Each message is one player."""
+    """Each message is one player; so is each part of a list, each tool definition and each tool call."""
 
     name = "message"
 
     def split(self, exchange: Exchange) -> Sequence[TextRange]:
-        return [
-            TextRange(number, 0, len(message.text))
-            for number, message in enumerate(exchange.messages)
-            if message.text.strip()
-        ]
+        return _ranges(_outlines(exchange), lambda outline: [len(outline.text)])
+
+
+class DocumentSegmenter:
+    """Each document in a message is one player, and each text between documents."""
+
+    name = "document"
+
+    def split(self, exchange: Exchange) -> Sequence[TextRange]:
+        return _ranges(_outlines(exchange), lambda outline: outline.documents)
 
 
 class SentenceSegmenter:
-    """Each sentence is one player. Line breaks end sentences, abbreviations do not."""
+    """Each sentence is one player, and each document's mark. Line breaks end sentences, abbreviations do not."""
 
     name = "sentence"
 
     def split(self, exchange: Exchange) -> Sequence[TextRange]:
-        return [
-            TextRange(number, start, end)
-            for number, message in enumerate(exchange.messages)
-            for start, end in _pieces(message.text, _sentence_ends(message.text))
-        ]
+        return _ranges(_outlines(exchange), lambda outline: outline.sentences)
 
 
 class WordSegmenter:
@@ -72,46 +54,50 @@ class WordSegmenter:
     name = "word"
 
     def split(self, exchange: Exchange) -> Sequence[TextRange]:
-        return [
-            TextRange(number, start, end)
-            for number, message in enumerate(exchange.messages)
-            for start, end in _pieces(message.text, (found.end() for found in _WORD.finditer(message.text)))
-        ]
+        return _ranges(_outlines(exchange), lambda outline: outline.words)
 
 
 class AutoSegmenter:
-    """Sentences; words where there are fewer than 8 sentences and the words fit a budget."""
+    """As fine as a budget of 256 masks can tell apart.
+
+    Sentences; words where there are fewer than 8 sentences and at most 64 words. Of more than
+    64 sentences, neighbours are put together, up to whole documents and messages.
+    """
 
     name = "auto"
 
     def split(self, exchange: Exchange) -> Sequence[TextRange]:
-        sentences = SentenceSegmenter().split(exchange)
-        if len(sentences) >= ENOUGH_PLAYERS:
+        outlines = _outlines(exchange)
+        sentences = _ranges(outlines, lambda outline: outline.sentences)
+        if len(sentences) < ENOUGH_PLAYERS:
+            words = _ranges(outlines, lambda outline: outline.words)
+            return words if len(sentences) < len(words) <= MOST_PLAYERS else sentences
+        if len(sentences) <= MOST_PLAYERS:
             return sentences
-        words = WordSegmenter().split(exchange)
-        return words if len(sentences) < len(words) <= MOST_WORDS else sentences
+        documents = _ranges(outlines, lambda outline: outline.documents)
+        if len(documents) > MOST_PLAYERS:
+            return _ranges(outlines, lambda outline: [len(outline.text)])
+        return _put_together(outlines) or documents
 
 
-def _sentence_ends(text: str) -> Iterator[int]:
-    for found in _SENTENCE_END.finditer(text):
-        if "\n" in found[0] or _is_stop(text, found.start(), text[found.end() : found.end() + 1]):
-            yield found.end()
+def _put_together(outlines: Sequence[tuple[int, Outline]]) -> list[TextRange]:
+    """Neighbouring sentences as one player, as few of them as leave no more players than there may be."""
+    characters = sum(len(outline.text) for _, outline in outlines)
+    most = characters / MOST_PLAYERS
+    while most <= characters:
+        ranges = _ranges(outlines, partial(packed, most=most))
+        if len(ranges) <= MOST_PLAYERS:
+            return ranges
+        most *= _WIDEN
+    return []
 
 
-def _is_stop(text: str, end: int, following: str) -> bool:
-    """False if the full stop at the end of `text[:end]` only marks an abbreviation or a number."""
-    start = max(0, end - _LONGEST_NO_STOP)
-    if following.isdigit() and _NO_STOP_BEFORE_DIGIT.search(text, start, end):
-        return False
-    return not _NO_STOP.search(text, start, end)
+def _outlines(exchange: Exchange) -> list[tuple[int, Outline]]:
+    """The messages that have text, with their numbers."""
+    return [(number, Outline(message)) for number, message in enumerate(exchange.messages) if message.text.strip()]
 
 
-def _pieces(text: str, ends: Iterator[int]) -> Iterator[tuple[int, int]]:
-    """Cut `text` at `ends`; a piece of white space alone joins the piece before it."""
-    cuts = [0]
-    for end in [*ends, len(text)]:
-        if text[cuts[-1] : end].strip():
-            cuts.append(end)
-    if len(cuts) > 1:
-        cuts[-1] = len(text)
-    yield from pairwise(cuts)
+def _ranges(outlines: Sequence[tuple[int, Outline]], cuts: Callable[[Outline], list[int]]) -> list[TextRange]:
+    return [
+        TextRange(number, start, end) for number, outline in outlines for start, end in pairwise([0, *cuts(outline)])
+    ]

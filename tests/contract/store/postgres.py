@@ -25,11 +25,33 @@ class Unavailable(Exception):
 
 
 class Server:
-    """A running server. `folder` holds its socket."""
+    """A running server. `folder` holds its files and its socket."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, command: list[str], user: dict[str, Any]) -> None:
         self._folder = folder
+        self._command = command
+        self._user = user
         self._numbers = itertools.count()
+
+    def start(self) -> None:
+        """Until it answers. Raises Unavailable."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=self._folder, **self._user)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.connect().close()
+                return
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    reason = (self._folder / "log").read_text()[-500:]
+                    raise Unavailable(f"it did not start: {reason}") from None
+                time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Fast shutdown: sessions are cut, files are closed."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(timeout=30)
 
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(f"host={self._folder} user=spex dbname=postgres", autocommit=True)
@@ -59,27 +81,14 @@ def running() -> Iterator[Server]:
             raise Unavailable(f"initdb failed: {made.stderr[-500:]}")
         settings = ("listen_addresses=", f"unix_socket_directories={folder}", "fsync=off", "max_connections=50")
         command = [binary, "-D", "data", *(part for setting in settings for part in ("-c", setting))]
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, **user)
+        server = Server(folder, command, user)
+        server.start()
         try:
-            yield _ready(process, folder)
+            yield server
         finally:
-            process.send_signal(signal.SIGINT)  # fast shutdown: sessions are cut, files are closed
-            process.wait(timeout=30)
+            server.stop()
     finally:
         shutil.rmtree(folder)
-
-
-def _ready(process: subprocess.Popen[bytes], folder: Path) -> Server:
-    server, deadline = Server(folder), time.monotonic() + START_SECONDS
-    while True:
-        try:
-            server.connect().close()
-            return server
-        except psycopg.OperationalError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise Unavailable(f"it did not start: {(folder / 'log').read_text()[-500:]}") from None
-            time.sleep(0.05)
 
 
 def _binary(name: str) -> str:

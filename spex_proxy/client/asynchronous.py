@@ -1,0 +1,232 @@
+"""The client for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypeVar, overload
+
+import httpx
+
+from spex_proxy.client import calls, policy
+from spex_proxy.client.calls import Call
+from spex_proxy.client.reading import Reply
+from spex_proxy.client.transport import failed, reply_of, request_of
+from spex_proxy.facts.records import (
+    EvidenceRecord,
+    ExchangeRecord,
+    ExchangeRow,
+    ExplanationRecord,
+    ExplanationRow,
+    JobRecord,
+    VerificationRecord,
+)
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Safe to share between tasks. Close it, or use it in an `async with` block."""
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8081",
+        *,
+        project: str | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        """`base_url`: the second port. `project`: instead of the server's own. `http`: a client of yours, which
+        stays yours to close; without one, proxies of the environment are not used."""
+        self._base, self._project = base_url.rstrip("/"), project
+        self._http, self._owns = http or httpx.AsyncClient(trust_env=False), http is None
+
+    def exchanges(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        model: str | None = None,
+        state: Sequence[str] = (),
+        preview: bool = False,
+        page_size: int = 100,
+    ) -> AsyncIterator[ExchangeRow]:
+        """All that fit, newest first, fetched page by page as you go."""
+        call = calls.exchanges(
+            since=since, until=until, model=model, state=state, preview=preview, page_size=page_size,
+            project=self._project,
+        )  # fmt: skip
+        return self._each(policy.pages(call))
+
+    async def exchange(self, any_id: str) -> ExchangeRecord:
+        """One exchange with its messages and its answer."""
+        return await self._run(policy.answer(calls.exchange(any_id, self._project)))
+
+    def explanations(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        verdict: Sequence[str] = (),
+        flag: str | None = None,
+        exchange: str | None = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[ExplanationRow]:
+        """All that fit, newest first, fetched page by page as you go."""
+        call = calls.explanations(
+            since=since, until=until, verdict=verdict, flag=flag, exchange=exchange, page_size=page_size,
+            project=self._project,
+        )  # fmt: skip
+        return self._each(policy.pages(call))
+
+    async def explanation(self, any_id: str, *, terms: bool = False) -> ExplanationRecord:
+        """The newest explanation behind any id; with `terms`, its whole spectrum."""
+        return await self._run(policy.answer(calls.explanation(any_id, terms, self._project)))
+
+    async def evidence(self, any_id: str) -> EvidenceRecord:
+        """Every mask that was asked, and what it was worth."""
+        return await self._run(policy.answer(calls.evidence(any_id, self._project)))
+
+    async def verify(self, any_id: str) -> VerificationRecord:
+        """Check an explanation against its stored evidence; takes seconds."""
+        return await self._run(policy.answer(calls.verify(any_id, self._project)))
+
+    @overload
+    async def explain(
+        self, any_id: str, *, wait: Literal[False] = False, idempotency_key: str | None = None, **recipe: Any
+    ) -> JobRecord: ...
+
+    @overload
+    async def explain(
+        self,
+        any_id: str,
+        *,
+        wait: Literal[True],
+        on_progress: Callable[[JobRecord], None] | None = None,
+        idempotency_key: str | None = None,
+        **recipe: Any,
+    ) -> ExplanationRecord: ...
+
+    async def explain(
+        self,
+        any_id: str,
+        *,
+        wait: bool = False,
+        on_progress: Callable[[JobRecord], None] | None = None,
+        idempotency_key: str | None = None,
+        **recipe: Any,
+    ) -> JobRecord | ExplanationRecord:
+        """Explain an exchange now. `recipe`: segmenter, budget, seed, target_r2, ... where the server's own won't do.
+
+        Returns the job, or with `wait` the explanation. Raises CannotExplain if the job ends without one.
+        """
+        if not wait:
+            return await self._run(policy.answer(calls.explain(any_id, recipe, idempotency_key, self._project)))
+        return await self._run(policy.explained(any_id, recipe, idempotency_key, self._project), on_progress)
+
+    async def job(self, job_id: str) -> JobRecord:
+        """One job, and how far it is."""
+        return await self._run(policy.answer(calls.job(job_id, self._project)))
+
+    async def cancel(self, job_id: str) -> JobRecord:
+        """End it for good. Raises SpexError if it has ended already."""
+        return await self._run(policy.answer(calls.change(job_id, "cancel", self._project)))
+
+    async def pause(self, job_id: str) -> JobRecord:
+        """Leave it alone until it is resumed."""
+        return await self._run(policy.answer(calls.change(job_id, "pause", self._project)))
+
+    async def resume(self, job_id: str) -> JobRecord:
+        """Back to the queue."""
+        return await self._run(policy.answer(calls.change(job_id, "resume", self._project)))
+
+    def follow(self, job_id: str) -> AsyncIterator[JobRecord]:
+        """The job at once, and again at every change, until it is over."""
+        return self._each(policy.following(job_id, self._project))
+
+    async def close(self) -> None:
+        if self._owns:
+            await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _run(self, steps: policy.Steps[T], tell: Callable[[Any], None] | None = None) -> T:
+        line, answer = _Line(self._http, self._base), None
+        try:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+                answer = None if isinstance(step, policy.Tell) else await line.perform(step)
+                if tell is not None and isinstance(step, policy.Tell):
+                    tell(step.item)
+        finally:
+            await line.close()
+
+    async def _each(self, steps: policy.Steps[Any]) -> AsyncIterator[Any]:
+        line, answer = _Line(self._http, self._base), None
+        try:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration:
+                    return
+                answer = None if isinstance(step, policy.Tell) else await line.perform(step)
+                if isinstance(step, policy.Tell):
+                    yield step.item
+        finally:
+            await line.close()
+
+
+class _Line:
+    """Performs steps; holds the stream that is open, if one is."""
+
+    def __init__(self, http: httpx.AsyncClient, base: str) -> None:
+        self._http, self._base = http, base
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+
+    async def perform(self, step: policy.Step) -> Any:
+        match step:
+            case Call():
+                return await self._ask(step)
+            case policy.Open(call):
+                return await self._open(call)
+            case policy.More():
+                return await self._more()
+            case policy.Pause(seconds):
+                await asyncio.sleep(seconds)
+        return None
+
+    async def _ask(self, call: Call[Any]) -> Reply:
+        try:
+            return reply_of(await self._http.send(request_of(self._http, self._base, call)))
+        except httpx.HTTPError as error:
+            return failed(error, call)
+
+    async def _open(self, call: Call[Any]) -> Reply:
+        await self.close()
+        try:
+            self._response = await self._http.send(request_of(self._http, self._base, call), stream=True)
+            if self._response.is_success:
+                self._chunks = self._response.aiter_bytes()
+            else:
+                await self._response.aread()
+            return reply_of(self._response)
+        except httpx.HTTPError as error:
+            return failed(error, call)
+
+    async def _more(self) -> bytes:
+        try:
+            return await anext(self._chunks, b"") if self._chunks else b""
+        except httpx.HTTPError:
+            return b""
+
+    async def close(self) -> None:
+        if self._response is not None:
+            await self._response.aclose()

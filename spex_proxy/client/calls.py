@@ -1,0 +1,130 @@
+"""Requests as data: one function for each thing that can be asked of the API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+from spex_proxy.facts.records import (
+    EvidenceRecord,
+    ExchangePage,
+    ExchangeRecord,
+    ExplanationPage,
+    ExplanationRecord,
+    JobRecord,
+    VerificationRecord,
+)
+
+T = TypeVar("T")
+
+BASE = "/spex/api/v1"
+USUAL_S = 60.0
+VERIFY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request, and what its answer is."""
+
+    method: str
+    path: str
+    kind: type[T]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    may_repeat: bool = True
+    """False where sending it twice is not the same as sending it once."""
+    timeout_s: float = USUAL_S
+
+    def with_param(self, name: str, value: Any) -> Call[T]:
+        return replace(self, params={**self.params, name: value})
+
+
+def _params(**values: Any) -> dict[str, Any]:
+    """What was given, as the API spells it."""
+    return {name: _spell(value) for name, value in values.items() if value is not None and value != ()}
+
+
+def _spell(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _path(*parts: str) -> str:
+    return "/".join((BASE, *(quote(part, safe="") for part in parts)))
+
+
+def exchanges(
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    model: str | None,
+    state: Sequence[str],
+    preview: bool,
+    page_size: int,
+    project: str | None,
+) -> Call[ExchangePage]:
+    params = _params(
+        since=since, until=until, model=model, state=tuple(state), preview=preview, limit=page_size, project=project
+    )
+    return Call("GET", _path("exchanges"), ExchangePage, params)
+
+
+def exchange(any_id: str, project: str | None) -> Call[ExchangeRecord]:
+    return Call("GET", _path("exchanges", any_id), ExchangeRecord, _params(project=project))
+
+
+def explain(any_id: str, wish: Mapping[str, Any], key: str | None, project: str | None) -> Call[JobRecord]:
+    """May be sent again without a key too: the server gives the job that the first one made."""
+    body = {name: value for name, value in wish.items() if value is not None}
+    headers = {"Idempotency-Key": key} if key else {}
+    return Call("POST", _path("exchanges", any_id, "explain"), JobRecord, _params(project=project), body, headers)
+
+
+def explanations(
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    verdict: Sequence[str],
+    flag: str | None,
+    exchange: str | None,
+    page_size: int,
+    project: str | None,
+) -> Call[ExplanationPage]:
+    params = _params(
+        since=since, until=until, verdict=tuple(verdict), flag=flag, exchange=exchange, limit=page_size, project=project
+    )
+    return Call("GET", _path("explanations"), ExplanationPage, params)
+
+
+def explanation(any_id: str, terms: bool, project: str | None) -> Call[ExplanationRecord]:
+    params = _params(terms=terms, project=project)
+    return Call("GET", _path("explanations", any_id), ExplanationRecord, params)
+
+
+def evidence(any_id: str, project: str | None) -> Call[EvidenceRecord]:
+    return Call("GET", _path("explanations", any_id, "evidence"), EvidenceRecord, _params(project=project))
+
+
+def verify(any_id: str, project: str | None) -> Call[VerificationRecord]:
+    path = _path("explanations", any_id, "verify")
+    return Call("POST", path, VerificationRecord, _params(project=project), timeout_s=VERIFY_S)
+
+
+def job(job_id: str, project: str | None) -> Call[JobRecord]:
+    return Call("GET", _path("jobs", job_id), JobRecord, _params(project=project))
+
+
+def change(job_id: str, change: str, project: str | None) -> Call[JobRecord]:
+    """`cancel`, `pause` or `resume`."""
+    return Call("POST", _path("jobs", job_id, change), JobRecord, _params(project=project), may_repeat=False)
+
+
+def events(job_id: str, project: str | None) -> Call[JobRecord]:
+    return Call("GET", _path("jobs", job_id, "events"), JobRecord, _params(project=project))

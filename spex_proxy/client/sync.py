@@ -1,0 +1,228 @@
+"""The client that waits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypeVar, overload
+
+import httpx
+
+from spex_proxy.client import calls, policy
+from spex_proxy.client.calls import Call
+from spex_proxy.client.reading import Reply
+from spex_proxy.client.transport import failed, reply_of, request_of
+from spex_proxy.facts.records import (
+    EvidenceRecord,
+    ExchangeRecord,
+    ExchangeRow,
+    ExplanationRecord,
+    ExplanationRow,
+    JobRecord,
+    VerificationRecord,
+)
+
+T = TypeVar("T")
+
+
+class Client:
+    """Safe to share between threads. Close it, or use it in a `with` block."""
+
+    def __init__(
+        self, base_url: str = "http://127.0.0.1:8081", *, project: str | None = None, http: httpx.Client | None = None
+    ) -> None:
+        """`base_url`: the second port. `project`: instead of the server's own. `http`: a client of yours, which
+        stays yours to close; without one, proxies of the environment are not used."""
+        self._base, self._project = base_url.rstrip("/"), project
+        self._http, self._owns = http or httpx.Client(trust_env=False), http is None
+
+    def exchanges(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        model: str | None = None,
+        state: Sequence[str] = (),
+        preview: bool = False,
+        page_size: int = 100,
+    ) -> Iterator[ExchangeRow]:
+        """All that fit, newest first, fetched page by page as you go."""
+        call = calls.exchanges(
+            since=since, until=until, model=model, state=state, preview=preview, page_size=page_size,
+            project=self._project,
+        )  # fmt: skip
+        return self._each(policy.pages(call))
+
+    def exchange(self, any_id: str) -> ExchangeRecord:
+        """One exchange with its messages and its answer."""
+        return self._run(policy.answer(calls.exchange(any_id, self._project)))
+
+    def explanations(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        verdict: Sequence[str] = (),
+        flag: str | None = None,
+        exchange: str | None = None,
+        page_size: int = 100,
+    ) -> Iterator[ExplanationRow]:
+        """All that fit, newest first, fetched page by page as you go."""
+        call = calls.explanations(
+            since=since, until=until, verdict=verdict, flag=flag, exchange=exchange, page_size=page_size,
+            project=self._project,
+        )  # fmt: skip
+        return self._each(policy.pages(call))
+
+    def explanation(self, any_id: str, *, terms: bool = False) -> ExplanationRecord:
+        """The newest explanation behind any id; with `terms`, its whole spectrum."""
+        return self._run(policy.answer(calls.explanation(any_id, terms, self._project)))
+
+    def evidence(self, any_id: str) -> EvidenceRecord:
+        """Every mask that was asked, and what it was worth."""
+        return self._run(policy.answer(calls.evidence(any_id, self._project)))
+
+    def verify(self, any_id: str) -> VerificationRecord:
+        """Check an explanation against its stored evidence; takes seconds."""
+        return self._run(policy.answer(calls.verify(any_id, self._project)))
+
+    @overload
+    def explain(
+        self, any_id: str, *, wait: Literal[False] = False, idempotency_key: str | None = None, **recipe: Any
+    ) -> JobRecord: ...
+
+    @overload
+    def explain(
+        self,
+        any_id: str,
+        *,
+        wait: Literal[True],
+        on_progress: Callable[[JobRecord], None] | None = None,
+        idempotency_key: str | None = None,
+        **recipe: Any,
+    ) -> ExplanationRecord: ...
+
+    def explain(
+        self,
+        any_id: str,
+        *,
+        wait: bool = False,
+        on_progress: Callable[[JobRecord], None] | None = None,
+        idempotency_key: str | None = None,
+        **recipe: Any,
+    ) -> JobRecord | ExplanationRecord:
+        """Explain an exchange now. `recipe`: segmenter, budget, seed, target_r2, ... where the server's own won't do.
+
+        Returns the job, or with `wait` the explanation. Raises CannotExplain if the job ends without one.
+        """
+        if not wait:
+            return self._run(policy.answer(calls.explain(any_id, recipe, idempotency_key, self._project)))
+        return self._run(policy.explained(any_id, recipe, idempotency_key, self._project), on_progress)
+
+    def job(self, job_id: str) -> JobRecord:
+        """One job, and how far it is."""
+        return self._run(policy.answer(calls.job(job_id, self._project)))
+
+    def cancel(self, job_id: str) -> JobRecord:
+        """End it for good. Raises SpexError if it has ended already."""
+        return self._run(policy.answer(calls.change(job_id, "cancel", self._project)))
+
+    def pause(self, job_id: str) -> JobRecord:
+        """Leave it alone until it is resumed."""
+        return self._run(policy.answer(calls.change(job_id, "pause", self._project)))
+
+    def resume(self, job_id: str) -> JobRecord:
+        """Back to the queue."""
+        return self._run(policy.answer(calls.change(job_id, "resume", self._project)))
+
+    def follow(self, job_id: str) -> Iterator[JobRecord]:
+        """The job at once, and again at every change, until it is over."""
+        return self._each(policy.following(job_id, self._project))
+
+    def close(self) -> None:
+        if self._owns:
+            self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self, steps: policy.Steps[T], tell: Callable[[Any], None] | None = None) -> T:
+        line, answer = _Line(self._http, self._base), None
+        try:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration as end:
+                    return end.value  # type: ignore[no-any-return]
+                answer = None if isinstance(step, policy.Tell) else line.perform(step)
+                if tell is not None and isinstance(step, policy.Tell):
+                    tell(step.item)
+        finally:
+            line.close()
+
+    def _each(self, steps: policy.Steps[Any]) -> Iterator[Any]:
+        line, answer = _Line(self._http, self._base), None
+        try:
+            while True:
+                try:
+                    step = steps.send(answer)
+                except StopIteration:
+                    return
+                answer = None if isinstance(step, policy.Tell) else line.perform(step)
+                if isinstance(step, policy.Tell):
+                    yield step.item
+        finally:
+            line.close()
+
+
+class _Line:
+    """Performs steps; holds the stream that is open, if one is."""
+
+    def __init__(self, http: httpx.Client, base: str) -> None:
+        self._http, self._base = http, base
+        self._response: httpx.Response | None = None
+        self._chunks: Iterator[bytes] = iter(())
+
+    def perform(self, step: policy.Step) -> Any:
+        match step:
+            case Call():
+                return self._ask(step)
+            case policy.Open(call):
+                return self._open(call)
+            case policy.More():
+                return self._more()
+            case policy.Pause(seconds):
+                time.sleep(seconds)
+        return None
+
+    def _ask(self, call: Call[Any]) -> Reply:
+        try:
+            return reply_of(self._http.send(request_of(self._http, self._base, call)))
+        except httpx.HTTPError as error:
+            return failed(error, call)
+
+    def _open(self, call: Call[Any]) -> Reply:
+        self.close()
+        try:
+            self._response = self._http.send(request_of(self._http, self._base, call), stream=True)
+            if self._response.is_success:
+                self._chunks = self._response.iter_bytes()
+            else:
+                self._response.read()
+            return reply_of(self._response)
+        except httpx.HTTPError as error:
+            return failed(error, call)
+
+    def _more(self) -> bytes:
+        try:
+            return next(self._chunks, b"")
+        except httpx.HTTPError:
+            return b""
+
+    def close(self) -> None:
+        if self._response is not None:
+            self._response.close()

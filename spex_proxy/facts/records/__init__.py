@@ -1,0 +1,68 @@
+"""What the JSON API says, noun by noun: `web` fills these in, `client` reads them back.
+
+Defined once, so that the server's OpenAPI document and the Python client cannot disagree. The text
+below a field is its description in that document (`documented.py`).
+
+Everywhere: times are UTC; durations are seconds; a number that is not finite is null; texts whose
+content was erased are null; segments are counted from 1, in the order of the prompt.
+"""
+
+from spex_proxy.facts.records.exchanges import (
+    ExchangePage,
+    ExchangeRecord,
+    ExchangeRow,
+    JobBrief,
+    MessageRecord,
+)
+from spex_proxy.facts.records.explanations import (
+    CheckRecord,
+    CostRecord,
+    EvidenceRecord,
+    ExplanationPage,
+    ExplanationRecord,
+    ExplanationRow,
+    FidelityRecord,
+    FlagRecord,
+    GameEvidence,
+    InteractionRecord,
+    SegmentRecord,
+    TargetRecord,
+    TermRecord,
+    VerificationRecord,
+)
+from spex_proxy.facts.records.faults import (
+    ErrorRecord,
+    Fault,
+)
+from spex_proxy.facts.records.jobs import (
+    FINAL_STATES,
+    JobRecord,
+    PriorityName,
+)
+
+__all__ = [
+    "FINAL_STATES",
+    "CheckRecord",
+    "CostRecord",
+    "ErrorRecord",
+    "EvidenceRecord",
+    "ExchangePage",
+    "ExchangeRecord",
+    "ExchangeRow",
+    "ExplanationPage",
+    "ExplanationRecord",
+    "ExplanationRow",
+    "Fault",
+    "FidelityRecord",
+    "FlagRecord",
+    "GameEvidence",
+    "InteractionRecord",
+    "JobBrief",
+    "JobRecord",
+    "MessageRecord",
+    "PriorityName",
+    "SegmentRecord",
+    "TargetRecord",
+    "TermRecord",
+    "VerificationRecord",
+]

@@ -1,0 +1,112 @@
+"""Numbers as people read them, and what they mean in plain language. Pure."""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+UNITS = {"sum_logprob": "nats"}
+"""Unit of each value that we know; others have none."""
+
+MINUS = "\N{MINUS SIGN}"
+
+STATE_WORDS = {
+    "captured": "not explained",
+    "queued": "waiting",
+    "running": "explaining",
+    "paused": "paused",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+    "reliable": "reliable",
+    "unreliable": "not reliable",
+    "nothing_to_explain": "nothing to explain",
+}
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """+1.23, −0.40, 0.00: with a real minus, and no sign where nothing is left after rounding."""
+    if not math.isfinite(value):
+        return "unknown"
+    text = f"{abs(value):,.{digits}f}"
+    if not any(character in text for character in "123456789"):
+        return text
+    return ("+" if value > 0 else MINUS) + text
+
+
+def decimal(value: float, digits: int = 2) -> str:
+    """1.23, −0.40."""
+    return signed(value, digits).removeprefix("+")
+
+
+def digits_for(largest: float) -> int:
+    """Decimals that show effects of this size: 2, or more where all are small."""
+    if not math.isfinite(largest) or largest <= 0:
+        return 2
+    return min(6, max(2, 1 - math.floor(math.log10(largest))))
+
+
+def factor(nats: float) -> str:
+    """What a difference of log-probabilities does to a probability: `about 12 times likelier`."""
+    if not math.isfinite(nats):
+        return ""
+    size = abs(nats)
+    if size < math.log(1.05):
+        return "about as likely as before"
+    direction = "likelier" if nats > 0 else "less likely"
+    if size > math.log(1e6):
+        return f"over a million times {direction}"
+    times = math.exp(size)
+    shown = f"{times:.1f}" if times < 10 else f"{float(f'{times:.2g}'):,.0f}"
+    return f"about {shown} times {direction}"
+
+
+def effect_reading(effect: float, unit: str) -> str:
+    """One segment's effect in a sentence."""
+    if unit == "nats":
+        return f"Keeping it makes this answer {factor(effect)}, averaged over what else is kept."
+    if abs(effect) == 0:
+        return "Keeping it changes nothing on average."
+    return f"Keeping it {'raises' if effect > 0 else 'lowers'} the value, averaged over what else is kept."
+
+
+def together_reading(effect: float, order: int) -> str:
+    """A group's effect, short."""
+    if order == 2:
+        return "stronger together" if effect > 0 else "stand in for each other"
+    return "adds up only together" if effect > 0 else "overlap"
+
+
+def together_sentence(effect: float, numbers: tuple[int, ...], unit: str, digits: int) -> str:
+    """A group's effect in a sentence."""
+    size = f"{abs(effect):,.{digits}f}{' ' + unit if unit else ''}"
+    if len(numbers) == 2:
+        first, second = numbers
+        if effect > 0:
+            return f"With both kept, the answer gains {size} more than {first} and {second} bring one by one."
+        return (
+            f"With both kept, the answer gains {size} less than {first} and {second} bring one by one: "
+            "what one does, the other does too, or undoes."
+        )
+    group = ", ".join(str(number) for number in numbers[:-1]) + f" and {numbers[-1]}"
+    more = "more" if effect > 0 else "less"
+    return f"All of {group} together bring {size} {more} than their smaller groups account for."
+
+
+def moment(at: datetime) -> str:
+    """2026-11-22 17:00:09 UTC."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def seconds(value: float) -> str:
+    """0.35 s, 47 s, 3 min 20 s."""
+    if value < 10:
+        return f"{value:.2f} s"
+    if value < 120:
+        return f"{value:.0f} s"
+    return f"{value // 60:.0f} min {value % 60:.0f} s"
+
+
+def sentence(text: str) -> str:
+    """Text with a capital at the beginning; the rest stays as it is."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,40 @@
+"""The second port: health, JSON API and pages. Never on the relay port, which relays every path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from spex_proxy.ports.counters import Counters
+from spex_proxy.web import errors
+from spex_proxy.web.api import PREFIX, make_api_router
+from spex_proxy.web.doors import Doors
+from spex_proxy.web.guard import Guard, is_loopback
+from spex_proxy.web.health import make_health_router
+from spex_proxy.web.pages import make_pages_router
+
+ABOUT = """Why did the model say that? Exchanges that passed through the proxy, their explanations, and the
+evidence that these follow from. Everything is read from the store; nothing here touches production's traffic.
+
+Wherever a path takes an id, any id will do: ours, vLLM's response id, a trace id, or a unique beginning of one.
+Every error is `{"error": {"message", "type", "code", "where"?}}`."""
+
+
+def make_app(version: str, counters: Counters, store_trouble: Callable[[], str | None], doors: Doors) -> FastAPI:
+    """The application. `store_trouble` says what is wrong with the store, or None."""
+    app = FastAPI(
+        title="spex-proxy",
+        version=version,
+        description=ABOUT,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # their scripts come from a CDN; what we serve works offline
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    errors.install(app)
+    app.add_middleware(Guard, is_loopback=is_loopback(doors.host))
+    app.include_router(make_health_router(version, counters, store_trouble))
+    app.include_router(make_api_router(doors))
+    app.include_router(make_pages_router(doors.store, doors.project, relay=doors.relay, version=version))
+    return app

@@ -1,0 +1,212 @@
+"""The pages under /spex/: a list of exchanges, one exchange with its explanation, one file to mail.
+
+Rendered here, without a script; scripts only add what moves (progress, links between text and bars,
+buttons, which speak to the API). Handlers are synchronous and run in threads, as the store is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from jinja2 import FileSystemLoader
+from sqlalchemy import Engine
+
+from spex_proxy.facts.errors import BadEvidence, NotFound, SpexError, VerificationFailed
+from spex_proxy.store.connect import StoreError, reading
+from spex_proxy.store.listing import LIVE, STATES, Filters, State, list_exchanges, models
+from spex_proxy.study.coalitions import make_table
+from spex_proxy.study.html import make_environment, standalone
+from spex_proxy.study.sheet import make_sheet
+from spex_proxy.study.stored import load_evidence, load_sheet
+from spex_proxy.study.text import label, pieces
+from spex_proxy.web.assets import PAGE_HEADERS, Assets
+from spex_proxy.web.desk import ENDED, load_desk, load_progress
+
+PREFIX = "/spex"
+ROWS = 40
+"""Exchanges on a page of the list."""
+RANGES = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
+
+Result = TypeVar("Result")
+log = logging.getLogger(__name__)
+
+
+def make_pages_router(
+    store: Callable[[], Engine], project: str, *, relay: str = "http://127.0.0.1:8080", version: str = ""
+) -> APIRouter:
+    """All pages. `store` opens the store or raises; `relay` is the address that apps use, for the first steps."""
+    pages = Pages(store, project, relay, version)
+    router = APIRouter(prefix=PREFIX, route_class=pages.route_class(), include_in_schema=False)
+    router.add_api_route("", pages.home, methods=["GET"])
+    router.add_api_route("/", pages.listing, methods=["GET"])
+    router.add_api_route("/find", pages.find, methods=["GET"])
+    router.add_api_route("/exchanges/{any_id}", pages.exchange, methods=["GET"])
+    router.add_api_route("/exchanges/{any_id}/job", pages.job, methods=["GET"])
+    router.add_api_route("/explanations/{any_id}", pages.exchange, methods=["GET"])
+    router.add_api_route("/explanations/{any_id}/table", pages.table, methods=["GET"])
+    router.add_api_route("/explanations/{any_id}/page.html", pages.download, methods=["GET"])
+    router.add_api_route("/static/{version}/{name}", pages.static, methods=["GET"])
+    return router
+
+
+class Pages:
+    """The handlers, and what they share."""
+
+    def __init__(self, store: Callable[[], Engine], project: str, relay: str, version: str) -> None:
+        self._store, self._project = store, project
+        self._assets = Assets.load()
+        self._templates = make_environment(FileSystemLoader(Path(__file__).parent / "templates"))
+        self._templates.globals.update(
+            static=f"{PREFIX}/static/{self._assets.version}",
+            project=project,
+            relay=relay,
+            version=version,
+            label=label,
+            pieces=pieces,
+            ENDED=ENDED,
+        )
+
+    def home(self) -> Response:
+        return _see(f"{PREFIX}/")
+
+    def listing(self, request: Request) -> Response:
+        asked = dict(request.query_params)
+        filters = read_filters(asked, datetime.now(UTC))
+        try:
+            page, known = self._read(
+                lambda conn: (
+                    list_exchanges(conn, self._project, filters, cursor=asked.get("cursor") or None, limit=ROWS),
+                    models(conn, self._project),
+                )
+            )
+        except ValueError:  # a cursor of another version, or made up: begin again
+            return _see(f"{PREFIX}/")
+        kept = {name: asked[name] for name in ("state", "model", "range", "since", "until") if asked.get(name)}
+        return self._page(
+            "list.html",
+            page=page,
+            models=known,
+            states=STATES,
+            ranges=RANGES,
+            asked=kept,
+            is_first=not asked.get("cursor"),
+            live=LIVE,
+            older=f"?{urlencode({**kept, 'cursor': page.next_cursor})}" if page.next_cursor else "",
+            newest=f"?{urlencode(kept)}" if kept else f"{PREFIX}/",
+        )
+
+    def find(self, request: Request) -> Response:
+        text = request.query_params.get("id", "").strip()
+        if not text:
+            return _see(f"{PREFIX}/")
+        desk = self._read(load_desk, text, self._project)
+        kind = "exchanges" if desk.exchange and not _is_explanation(desk.sheet, text) else "explanations"
+        found = desk.title if kind == "exchanges" or desk.sheet is None else desk.sheet.explanation.id
+        return _see(f"{PREFIX}/{kind}/{quote(found, safe='')}")
+
+    def exchange(self, any_id: str) -> Response:
+        desk = self._read(load_desk, any_id, self._project)
+        row = desk.exchange.row if desk.exchange else None
+        return self._page("exchange.html", desk=desk, sheet=desk.sheet, row=row)
+
+    def job(self, any_id: str) -> Response:
+        """The card of the newest job alone: what the page puts in place of the old one."""
+        return self._page("job.html", progress=self._read(load_progress, any_id, self._project))
+
+    def table(self, request: Request, any_id: str) -> Response:
+        """The 2^k table of chosen segments alone: `?players=2,5`, counted from 1."""
+        told, rows = self._read(load_evidence, any_id, self._project)
+        try:
+            players = [int(part) - 1 for part in request.query_params.get("players", "").split(",")]
+            table = make_table(told.explanation.spectrum, rows, players)
+        except ValueError as error:
+            return self._page("fault.html", 422, title="No such table", message=str(error))
+        sheet = make_sheet(told.explanation, told.game, told.exchange, None)
+        return self._page("table.html", sheet=sheet, table=table)
+
+    def download(self, any_id: str) -> Response:
+        sheet, _ = self._read(load_sheet, any_id, self._project)
+        name = f"explanation-{sheet.explanation.id[:12]}.html"
+        # the file brings a policy of its own, by the digests of what stands inside it
+        headers = {
+            **PAGE_HEADERS,
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Security-Policy": "sandbox allow-scripts",
+        }
+        return Response(standalone(sheet), 200, headers, media_type="text/html; charset=utf-8")
+
+    def static(self, request: Request, version: str, name: str) -> Response:
+        return self._assets.respond(request, version, name)
+
+    def fault(self, status: int, title: str, message: str) -> Response:
+        return self._page("fault.html", status, title=title, message=message)
+
+    def _read(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        with reading(self._store()) as connection:
+            return function(connection, *arguments)
+
+    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
+        html = self._templates.get_template(template).render(values)
+        return Response(html, status, PAGE_HEADERS, media_type="text/html; charset=utf-8")
+
+    def route_class(self) -> type[APIRoute]:
+        """Routes whose errors are pages, for people."""
+        pages = self
+
+        class PageRoute(APIRoute):
+            def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+                handle = super().get_route_handler()
+
+                async def guarded(request: Request) -> Response:
+                    try:
+                        return await handle(request)
+                    except (SpexError, StoreError) as error:
+                        return pages.fault(*said(error))
+
+                return guarded
+
+        return PageRoute
+
+
+def said(error: Exception) -> tuple[int, str, str]:
+    """Status, headline and words for an error of ours."""
+    if isinstance(error, NotFound):
+        return 404, "Nothing found", str(error)
+    if isinstance(error, VerificationFailed | BadEvidence):
+        return 409, "The stored evidence is damaged", str(error)
+    log.warning("a page can't be shown: %s", type(error).__name__)
+    # not the text of a database's error: it quotes the statement with its parameters
+    reason = str(error) if isinstance(error, SpexError) else type(error).__name__
+    return 503, "The store can’t be read now", f"Production is not affected. Reason: {reason}"
+
+
+def read_filters(asked: dict[str, str], now: datetime) -> Filters:
+    """What the form says. What makes no sense is left out: a page is better than an error."""
+    states: tuple[State, ...] = tuple(state for state in STATES if state == asked.get("state"))
+    since, until = _moment(asked.get("since")), _moment(asked.get("until"))
+    if since is None and asked.get("range") in RANGES:
+        since = now - RANGES[asked["range"]]
+    return Filters(states, asked.get("model") or None, since, until)
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None
+    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+def _is_explanation(sheet: Any, text: str) -> bool:
+    return sheet is not None and (sheet.explanation.id.startswith(text) or sheet.explanation.trace_id == text)
+
+
+def _see(address: str) -> Response:
+    return Response(status_code=303, headers={**PAGE_HEADERS, "Location": address})
