@@ -15,6 +15,8 @@ RESAMPLES = 1000
 """Enough for the ends of a 95% interval to stand within about .005."""
 INTERVAL = (2.5, 97.5)
 """Percentiles."""
+SEEN = 0.8
+"""Share of the rows that the fits which are judged have seen, against the final fit: four folds of five."""
 
 
 def r_squared(values: Values, predictions: Values) -> float:
@@ -24,22 +26,41 @@ def r_squared(values: Values, predictions: Values) -> float:
 
 
 def interval(values: Values, predictions: Values, seed: int) -> tuple[float, float]:
-    """95% percentile bootstrap of R2 over masks, seeded. (0, 0) when the values do not vary.
+    """95% interval of the final fit's R2, from out-of-fold predictions; seeded. (0, 0) when values do not vary.
 
-    It holds the fits fixed: it tells how much the choice of test masks matters,
-    not how much another design of training masks would.
+    Bootstrap-t (Efron & Tibshirani 1993, 12.5) of log(1 - R2) over masks. The upper end is then raised
+    for the rows that the judged fits did not see: an error that falls at most like 1/N
+    falls at most to SEEN of itself. On recorded games of 128 masks it covered R2 on fresh masks in 93%,
+    where percentiles covered 73%. What it cannot know is values so rare that none was drawn: on the one
+    heavy-tailed game (kurtosis 17) it covered 83%, and missed when the sample looked harmless.
     """
     m = len(values)
     if m == 0 or not np.ptp(values) > 0:
         return 0.0, 0.0
+    errors = (values - predictions) ** 2
+    if not errors.any():
+        return 1.0, 1.0
     picks = (raw_words(seed, BOOTSTRAP, RESAMPLES * m) % np.uint64(m)).astype(np.int64).reshape(RESAMPLES, m)
-    centred, squared_error = values - values.mean(), (values - predictions) ** 2
-    drawn = centred[picks]
-    total = np.sum((drawn - drawn.mean(axis=1, keepdims=True)) ** 2, axis=1)
-    residual = np.sum(squared_error[picks], axis=1)
-    defined = total > 0
-    low, high = np.percentile(1.0 - residual[defined] / total[defined], INTERVAL)
-    return float(low), float(high)
+    here, width = (float(x[0]) for x in unexplained(values[None, :], errors[None, :]))
+    drawn, widths = unexplained(values[picks], errors[picks])
+    defined = np.isfinite(drawn) & (widths > 0)
+    if not defined.any() or not width > 0:
+        return 1.0 - float(np.exp(here)), 1.0 - SEEN * float(np.exp(here))
+    early, late = np.percentile((drawn[defined] - here) / widths[defined], INTERVAL)
+    low, high = here - early * width, here - late * width
+    return 1.0 - float(np.exp(low)), 1.0 - SEEN * float(np.exp(high))
+
+
+def unexplained(values: Values, errors: Values) -> tuple[Values, Values]:
+    """log(1 - R2) of each row of values and squared errors (b, m), and its standard error (delta method): (b,) both.
+
+    Not finite where a row's values or errors are all alike 0.
+    """
+    spread = (values - values.mean(axis=1, keepdims=True)) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error, total = errors.mean(axis=1), spread.mean(axis=1)
+        slopes = errors / error[:, None] - spread / total[:, None]
+        return np.log(error / total), np.sqrt((slopes**2).mean(axis=1) / values.shape[1])
 
 
 def noise_sigma(full_values: Values) -> float:

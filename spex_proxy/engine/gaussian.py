@@ -79,8 +79,11 @@ def polynomials(left: Floats, right: Floats, relevance: Floats, degree: int) -> 
     for d in range(1, degree + 1):
         total = found[d - 1] * powers[0]
         for k in range(2, d + 1):
-            total += (-1) ** (k - 1) * (found[d - k] * powers[k - 1])
-        total /= d
+            if k % 2:
+                total += found[d - k] * powers[k - 1]
+            else:
+                total -= found[d - k] * powers[k - 1]
+        total *= 1.0 / d
         found.append(total)
     return found, powers
 
@@ -142,7 +145,7 @@ def factorised(covariance: Floats, noise: float) -> Floats:
         matrix = covariance.copy()
         matrix[np.diag_indices(len(matrix))] += noise + extra * unit
         try:
-            return scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+            return scipy.linalg.cholesky(matrix.T, lower=True, overwrite_a=True, check_finite=False)  # .T: no copy
         except scipy.linalg.LinAlgError:
             if extra > 1.0:
                 raise
@@ -153,8 +156,8 @@ def symmetric_inverse(factor: Floats) -> Floats:
     """(L L')^-1 in full from the lower Cholesky factor, which is overwritten."""
     inverse, info = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
     assert info == 0
-    lower = np.tril(inverse, -1)
-    full: Floats = np.tril(inverse) + lower.T
+    full: Floats = inverse + inverse.T  # the upper triangle is 0
+    full[np.diag_indices(len(full))] *= 0.5
     return full
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,9 +89,7 @@ class Runner:
         """Call on the loop that the jobs are to run on. One runner a process."""
         import dbos  # noqa: PLC0415 - 0.4 s and 20 MB that only workers should pay
 
-        quiet = logging.getLogger("dbos")
-        if not quiet.handlers:  # else it adds one of its own, past our format
-            quiet.addHandler(logging.NullHandler())
+        _quieten(logging.getLogger("dbos"))
 
         async def run(project: str, job_id: str, number: int, priority: int) -> str:
             return await self._run(Dispatch(project, job_id, number, priority))
@@ -174,6 +173,29 @@ class Runner:
     async def _list(self, **options: Any) -> list[Any]:
         found: list[Any] = await self._dbos.list_workflows_async(load_input=False, load_output=False, **options)
         return found
+
+
+class _OnceAMinute(logging.Filter):
+    """A database that is away is worth one line a minute and thread, not four a second with a traceback each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        line = record.getMessage().splitlines()[0]
+        kind, now = line[:40], time.monotonic()
+        if "task cancelled for workflow" in line or now - self._said.get(kind, float("-inf")) < 60:
+            return False
+        self._said[kind] = now
+        record.msg, record.args = line, ()
+        return True
+
+
+def _quieten(log: logging.Logger) -> None:
+    if not log.handlers:  # else it adds one of its own, past our format
+        log.addHandler(logging.NullHandler())
+        log.addFilter(_OnceAMinute())
 
 
 def _known(status: Any) -> Known:

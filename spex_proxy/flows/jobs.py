@@ -102,6 +102,7 @@ class _Worker:
         self._runner = Runner(parts.store, self._executor, options.concurrency, self._run)
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._chores: asyncio.Task[None] | None = None
+        self._strange: set[Dispatch] = set()
         self._stopping = asyncio.Event()
         self._beaten_at = self._beating_since = float("-inf")
 
@@ -201,7 +202,8 @@ class _Worker:
             for job in await write_once(self._store, self._take_over, {self._id}):
                 log.warning("job %s was under way when its worker died; it is %s now", job.id, job.state)
             return
-        if time.monotonic() - self._beating_since < self._options.ttl_s:
+        now, ttl = time.monotonic(), self._options.ttl_s
+        if now - self._beating_since < ttl or now - self._beaten_at > ttl / 2:
             return
         for job in await write_once(self._store, self._take_over_from_dead):
             log.warning("job %s was taken from a dead worker; it is %s now", job.id, job.state)
@@ -227,7 +229,10 @@ class _Worker:
         live = await write_once(self._store, self._live)
         waiting = await write_once(self._store, handing.dispatched, HANDED_OVER)
         known = await self._runner.look_up(waiting)
-        again = [one for one in waiting if not self._will_run(one, known.get(one), live)]
+        strange = {one for one in waiting if not self._will_run(one, known.get(one), live)}
+        # what DBOS has only just started here is not running yet, but it is at the next look
+        again = strange & self._strange
+        self._strange = strange - again
         if again:
             count = await write_once(self._store, handing.redispatch, again)
             log.warning("%d queued job(s) had been lost by the runner; they are handed over again", count)
@@ -235,11 +240,9 @@ class _Worker:
     def _will_run(self, dispatch: Dispatch, known: Known | None, live: set[str]) -> bool:
         if known is None or known.state == "ended":
             return False
-        if known.state == "waiting":
-            return True
-        if known.executor == self._executor:
+        if known.state == "running" and known.executor == self._executor:
             return (dispatch.project, dispatch.job_id) in self._running
-        return known.executor in live
+        return known.state == "waiting" or known.executor in live
 
     async def _purge(self) -> None:
         """What DBOS and the heartbeats leave behind. What a dead worker ran counts as ended by now."""

@@ -66,7 +66,7 @@ async def _patiently(run: Callable[[], Result]) -> Result:
         except DBAPIError as error:
             if not may_pass(error) or time.monotonic() - started > PATIENCE_S:
                 raise
-            log.warning("the store can't be used, trying again: %s", error.orig)
+            log.warning("the store can't be used, trying again: %s", str(error.orig).partition("\n")[0])
         await asyncio.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
         tries += 1
 

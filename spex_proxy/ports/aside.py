@@ -28,16 +28,20 @@ async def on_own_loop(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
         await run(own)
 
     running = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(main())))
-    loop, own = await asyncio.wrap_future(started)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        # a thread can't be cancelled: whatever ends us, and however early, it is told, and waited for
         stopping.cancel()
-        try:
-            loop.call_soon_threadsafe(own.set)
-        except RuntimeError:
-            pass  # the loop is closed: it ended by itself
+        ready = asyncio.wrap_future(started)
+        await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            loop, own = ready.result()
+            try:
+                loop.call_soon_threadsafe(own.set)
+            except RuntimeError:
+                pass  # the loop is closed: it ended by itself
         await running
 
 

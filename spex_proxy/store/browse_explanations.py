@@ -85,7 +85,9 @@ def list_explanations(
     query = _filtered(sa.select(*_COLUMNS), project, filters or ExplanationFilters())
     if cursor is not None:
         moment, last = decode_cursor(cursor)
-        query = query.where(sa.or_(made < moment, sa.and_(made == moment, explanations.c.id < last)))
+        older = sa.and_(made == moment, explanations.c.id < last)
+        # the first condition says nothing new, but it alone is a range of the index
+        query = query.where(made <= moment, sa.or_(made < moment, older))
     found = conn.execute(query.order_by(made.desc(), explanations.c.id.desc()).limit(limit + 1)).all()
     raised = _flags(conn, project, [row.id for row in found[:limit]])
     lines = tuple(ExplanationLine(**row._mapping, flags=tuple(raised[row.id])) for row in found[:limit])

@@ -102,7 +102,8 @@ def list_exchanges(
     if cursor is not None:
         moment, last = decode_cursor(cursor)
         older = sa.and_(exchanges.c.received_at == moment, exchanges.c.id < last)
-        query = query.where(sa.or_(exchanges.c.received_at < moment, older))
+        # the first condition says nothing new, but it alone is a range of the index
+        query = query.where(exchanges.c.received_at <= moment, sa.or_(exchanges.c.received_at < moment, older))
     found = conn.execute(query.limit(limit + 1)).all()
     rows = tuple(_row(conn, project, row, with_answers) for row in found[:limit])
     more = len(found) > limit
@@ -180,9 +181,7 @@ def _query(project: str, filters: Filters) -> sa.Select[Any]:
             *(exchanges.c[name] for name in _SHOWN),
             job.c.state.label("job_state"),
         )
-        .select_from(
-            exchanges.outerjoin(found, _newest(explanations, found)).outerjoin(job, _newest(outbox, job))
-        )
+        .select_from(exchanges.outerjoin(found, _newest(explanations, found)).outerjoin(job, _newest(outbox, job)))
         .where(exchanges.c.project == project)
         .order_by(exchanges.c.received_at.desc(), exchanges.c.id.desc())
     )

@@ -104,9 +104,9 @@ class Gauge:
 
 def step_of(strength: float) -> int:
     """-6..6: which step of colour an effect of this share (-1..1) of the largest has; 0 is no colour."""
-    size = min(1.0, abs(strength))
-    if not size >= FAINTEST:  # NaN is uncoloured too
+    if not abs(strength) >= FAINTEST:  # NaN is uncoloured too
         return 0
+    size = min(1.0, abs(strength))
     return int(math.copysign(max(1, math.ceil(size * STEPS - 1e-9)), strength))
 
 

@@ -193,7 +193,8 @@ def _messages(
     by_message = {number: list(group) for number, group in groupby(passages, key=lambda passage: passage.message)}
     if exchange is None:
         for mine in by_message.values():
-            yield MessageSheet(plain(mine[0].provenance), "", tuple(_span(p, segments, is_erased=True) for p in mine))
+            role, _, name = mine[0].provenance.partition(":")
+            yield MessageSheet(plain(role), plain(name), tuple(_span(p, segments, is_erased=True) for p in mine))
         return
     for number, message in enumerate(exchange.messages):
         # a text without explanation is one stretch of nobody's

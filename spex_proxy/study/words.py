@@ -86,7 +86,7 @@ def together_sentence(effect: float, numbers: tuple[int, ...], unit: str, digits
             return f"With both kept, the answer gains {size} more than {first} and {second} bring one by one."
         return (
             f"With both kept, the answer gains {size} less than {first} and {second} bring one by one: "
-            "what one does, the other does too, or undoes."
+            "one does part of what the other does, or undoes it."
         )
     group = ", ".join(str(number) for number in numbers[:-1]) + f" and {numbers[-1]}"
     more = "more" if effect > 0 else "less"

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from spex_proxy.engine.decide import METHODS
 from spex_proxy.facts.recipe import Recipe
@@ -23,6 +23,16 @@ from spex_proxy.web.errors import Refused, documented
 MOST_BUDGET = 65_536
 
 
+def _number(value: object) -> object:
+    """JSON's numbers only, 64.0 too; pydantic would take `"64"` and `true` for numbers."""
+    if isinstance(value, str | bool):
+        raise ValueError("write a number, without quotes")
+    return value
+
+
+Number = BeforeValidator(_number)
+
+
 class ExplainRequest(BaseModel):
     """What to do differently from the server's settings. Nothing is required."""
 
@@ -36,15 +46,15 @@ class ExplainRequest(BaseModel):
     """What is measured of the original answer."""
     method: str | None = Field(default=None, json_schema_extra={"enum": [*METHODS, None]})
     """How the spectrum is recovered from the masks."""
-    budget: int | None = Field(default=None, ge=8, le=MOST_BUDGET, strict=True)
+    budget: Annotated[int, Field(ge=8, le=MOST_BUDGET), Number] | None = None
     """Most masks to ask."""
-    seed: int | None = Field(default=None, ge=0, lt=2**31, strict=True)
+    seed: Annotated[int, Field(ge=0, lt=2**31), Number] | None = None
     """Another seed asks other masks."""
-    target_r2: float | None = Field(default=None, ge=0.0, le=1.0, strict=True)
+    target_r2: Annotated[float, Field(ge=0.0, le=1.0), Number] | None = None
     """Stop when out-of-fold R2 surely reaches this."""
-    replicates: int | None = Field(default=None, ge=2, le=64, strict=True)
+    replicates: Annotated[int, Field(ge=2, le=64), Number] | None = None
     """How often the full prompt is measured, for the noise."""
-    max_scored_tokens: int | None = Field(default=None, ge=1, le=4096, strict=True)
+    max_scored_tokens: Annotated[int, Field(ge=1, le=4096), Number] | None = None
     """Only the first so many tokens of the answer are scored."""
 
 

@@ -36,7 +36,9 @@ def _add_reads(router: APIRouter, doors: Doors) -> None:
         until: Until = None,
         verdict: Annotated[list[Verdict] | None, Query(description="One of these; may be repeated.")] = None,
         flag: Annotated[str | None, Query(description="Carries this flag.", min_length=1, max_length=200)] = None,
-        exchange: Annotated[str | None, Query(description="Of this exchange; any id.", min_length=1)] = None,
+        exchange: Annotated[
+            str | None, Query(description="Of this exchange; any id.", min_length=1, max_length=200)
+        ] = None,
         limit: Limit = 50,
         cursor: Cursor = None,
         project: Project = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,14 +60,23 @@ class Doors:
 # ---------------------------------------------------------------------- parameters of many requests
 
 MOST_ROWS = 200
+_SHAPE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d")
 CURSOR_EXAMPLE = encode_cursor(datetime(2026, 11, 22, 17, 0, 7, tzinfo=UTC), "01a20433-68dc-7fe9-b901-53f5e246a0ef")
 
 
-def _moment(value: object) -> object:
+def _shaped(value: object) -> object:
     """Only what looks like a date and time: pydantic would take `12` as twelve seconds after 1970."""
-    if isinstance(value, str) and not ("1970" <= value[:4] <= "9990" and "-" in value and ":" in value):
-        raise ValueError("write a date and time with a zone, between 1970 and 9990: 2026-11-22T12:00:00Z")
+    if isinstance(value, str) and not _SHAPE.match(value):
+        raise ValueError("write a date and time with a zone: 2026-11-22T12:00:00Z")
     return value
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """Or the end of all time that it is nearest to: with a zone, the first and last day reach beyond it."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
 
 
 def _cursor(value: str) -> str:
@@ -84,7 +94,7 @@ AnyId = Annotated[
 ]
 JobId = Annotated[str, Path(description="The job's id, whole.", min_length=1, max_length=200)]
 Project = Annotated[str | None, Query(description="Instead of the server's own project.", min_length=1, max_length=200)]
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_shaped), AfterValidator(_in_utc)]
 Since = Annotated[Moment | None, Query(description="At this moment or later.")]
 Until = Annotated[Moment | None, Query(description="Before this moment.")]
 Limit = Annotated[int, Query(description="Most rows of one page.", ge=1, le=MOST_ROWS)]

@@ -19,6 +19,7 @@ from jinja2 import FileSystemLoader
 from sqlalchemy import Engine
 
 from spex_proxy.facts.errors import BadEvidence, NotFound, SpexError, VerificationFailed
+from spex_proxy.store import lookup
 from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.store.listing import LIVE, STATES, Filters, State, list_exchanges, models
 from spex_proxy.study.coalitions import make_table
@@ -106,10 +107,10 @@ class Pages:
         text = request.query_params.get("id", "").strip()
         if not text:
             return _see(f"{PREFIX}/")
-        desk = self._read(load_desk, text, self._project)
-        kind = "exchanges" if desk.exchange and not _is_explanation(desk.sheet, text) else "explanations"
-        found = desk.title if kind == "exchanges" or desk.sheet is None else desk.sheet.explanation.id
-        return _see(f"{PREFIX}/{kind}/{quote(found, safe='')}")
+        found = self._read(lookup.find, text, self._project)
+        if found.exchange_id is None or found.found_by == "explanation":
+            return _see(f"{PREFIX}/explanations/{quote(found.explanation_ids[0], safe='')}")
+        return _see(f"{PREFIX}/exchanges/{quote(found.exchange_id, safe='')}")
 
     def exchange(self, any_id: str) -> Response:
         desk = self._read(load_desk, any_id, self._project)
@@ -202,10 +203,6 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
-
-
-def _is_explanation(sheet: Any, text: str) -> bool:
-    return sheet is not None and (sheet.explanation.id.startswith(text) or sheet.explanation.trace_id == text)
 
 
 def _see(address: str) -> Response:

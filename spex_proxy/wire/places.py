@@ -30,7 +30,7 @@ from spex_proxy.wire.tools import (
 )
 
 _ESCAPES: tuple[Spelling, ...] = ("json", "json_ascii", "json_html")
-_MARKER = re.compile(r"spex-marker-(\d{4,})(?:-(\d{4,}))?-qjxz")
+_MARKER = re.compile(r"spex-marker-(\d{4,})(?:-(\d{4,}))?-qjxz", re.IGNORECASE)
 
 
 def marker(number: int, leaf: int | None = None) -> str:
@@ -82,7 +82,12 @@ def locate(text: str, marked_text: str, messages: Sequence[Message]) -> tuple[Me
     ]
     spots = _follow(text, marked_text, marks, messages)
     taken = [(spot.start, spot.end) for mark, spot in zip(marks, spots, strict=True) if mark.leaf is None]
-    objects = find_objects(text, taken, messages)
+    leaves = [spot for mark, spot in zip(marks, spots, strict=True) if mark.leaf is not None]
+    objects = {
+        number: (start, end)
+        for number, (start, end) in find_objects(text, taken, messages).items()
+        if not any(leaf.start <= start and end <= leaf.end for leaf in leaves)  # one tool's text quotes another
+    }
     at: dict[int, list[int]] = {}
     for order, mark in enumerate(marks):
         at.setdefault(mark.message, []).append(order)
@@ -94,7 +99,7 @@ def locate(text: str, marked_text: str, messages: Sequence[Message]) -> tuple[Me
         else:
             stretch = objects.get(number) or _from_first_to_last(orders, marks, spots)
             places.append(_object_place(text, stretch, message) if stretch else None)
-    return tuple(places)
+    return tuple(place if place and not _is_shared(place, places) else None for place in places)
 
 
 class _Mark(NamedTuple):
@@ -132,11 +137,11 @@ def _follow(text: str, marked_text: str, marks: Sequence[_Mark], messages: Seque
             for place in _fits(text, position, original or ""):
                 ways.setdefault(place.end, _Way(place, way))
         if not ways:
-            raise _rewritten(culprit)
+            raise _rewritten(culprit, messages)
     for position, last in ways.items():
         if text[position:] == marked_text[template:]:
             return _walked(last)
-    raise _rewritten(culprit)
+    raise _rewritten(culprit, messages)
 
 
 def _originals(messages: Sequence[Message]) -> dict[tuple[int, int | None], str]:
@@ -169,6 +174,13 @@ def _from_first_to_last(
         return None
     is_one_go = orders[-1] - orders[0] == len(orders) - 1
     return (spots[orders[0]].start, spots[orders[-1]].end) if is_one_go else None
+
+
+def _is_shared(place: MessagePlace, places: Sequence[MessagePlace | None]) -> bool:
+    """Two were found in one stretch of the prompt, so one of them at least is not what it seems."""
+    return place.spelling == "whole" and any(
+        other and other is not place and other.start < place.end and place.start < other.end for other in places
+    )
 
 
 def _object_place(text: str, stretch: tuple[int, int], message: Message) -> MessagePlace:
@@ -208,8 +220,9 @@ def _fits(text: str, position: int, content: str) -> Iterator[MessagePlace]:
                 yield MessagePlace(position, position + len(written), trimmed, spelling)
 
 
-def _rewritten(number: int) -> CannotExplain:
+def _rewritten(number: int, messages: Sequence[Message]) -> CannotExplain:
+    definitions = sum(message.kind == "tool_definition" for message in messages)
     return CannotExplain(
-        f"the chat template changes the text of message {max(number, 0) + 1}, "
+        f"the chat template changes the text of message {max(number - definitions, 0) + 1}, "
         "so its segments can't be found in the prompt that the model saw"
     )

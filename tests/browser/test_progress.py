@@ -45,6 +45,15 @@ def test_cancel(open_page: Open, own: Site, stories: Stories) -> None:
         assert outbox.jobs_of_exchange(conn, stories.queued)[0].state == "cancelled"
 
 
+def test_a_paused_job_can_be_resumed(open_page: Open, own: Site, stories: Stories) -> None:
+    with own.store.begin() as conn:
+        outbox.pause(conn, outbox.jobs_of_exchange(conn, stories.queued)[0].id)
+    page = open_page(f"{own.url}/spex/exchanges/{stories.queued}")
+    expect(page.get_by_role("heading", name="Paused")).to_be_visible()
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_role("heading", name="Waiting for its turn")).to_be_visible()
+
+
 def test_explain_now_with_options(open_page: Open, own: Site, stories: Stories) -> None:
     page = open_page(f"{own.url}/spex/exchanges/{stories.captured}")
     expect(page.get_by_role("heading", name="Not explained")).to_be_visible()

@@ -79,9 +79,7 @@ def mask_bit_with_its_seal(db: sqlite3.Connection) -> None:
 
 
 def last_row_dropped(b: Block) -> Block:
-    return replace(
-        b, masks=b.masks[:-1], replicates=b.replicates[:-1], values=b.values[:-1], logprobs=b.logprobs[:-1]
-    )
+    return replace(b, masks=b.masks[:-1], replicates=b.replicates[:-1], values=b.values[:-1], logprobs=b.logprobs[:-1])
 
 
 def spectrum(change: Callable[[Spectrum], Spectrum]) -> Tamper:

@@ -55,9 +55,9 @@ def no_pauses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.retries = Retries(pause_s=0.0)
 
 
-async def refused(desk: Desk, body: dict[str, Any] | None = None) -> str:
+async def refused(desk: Desk) -> str:
     """Ask, work, and return the reason for which the one job failed; nothing else may have been stored."""
-    exchange = desk.ask(body or FIVE)
+    exchange = desk.ask(FIVE)
     await desk.work_off()
     (job,) = desk.jobs(exchange)
     assert job.state == "failed"
@@ -141,32 +141,28 @@ async def test_no_server_at_all(desk: Desk, no_pauses: None) -> None:
 # ---- the server answers something else ----
 
 
-def _edit(change: Callable[[dict[str, Any]], Any]) -> Fault:
-    return changed(change)
-
-
 def _rows(data: dict[str, Any]) -> list[Any]:
     rows: list[Any] = data["choices"][0]["prompt_logprobs"]
     return rows
 
 
 MALFORMED: dict[str, tuple[Fault, str]] = {
-    "fewer choices": (_edit(lambda d: d["choices"].pop() and None), "8 probes"),
-    "no choices": (_edit(lambda d: {"usage": d["usage"]}), "8 probes"),
-    "a choice is null": (_edit(lambda d: d["choices"].__setitem__(0, None)), "choices"),
-    "an index twice": (_edit(lambda d: d["choices"][1].update(index=0)), "index 1"),
-    "no rows": (_edit(lambda d: d["choices"][0].update(prompt_logprobs=None)), "prompt_logprobs"),
-    "a row too few": (_edit(lambda d: _rows(d).pop() and None), "prompt_logprobs"),
-    "a row is null": (_edit(lambda d: _rows(d).__setitem__(-1, None)), "no log-probability"),
-    "another token's row": (_edit(lambda d: _rows(d).__setitem__(-1, {"7": {"logprob": -1.0}})), "no log-probability"),
+    "fewer choices": (changed(lambda d: d["choices"].pop() and None), "8 probes"),
+    "no choices": (changed(lambda d: {"usage": d["usage"]}), "8 probes"),
+    "a choice is null": (changed(lambda d: d["choices"].__setitem__(0, None)), "choices"),
+    "an index twice": (changed(lambda d: d["choices"][1].update(index=0)), "index 1"),
+    "no rows": (changed(lambda d: d["choices"][0].update(prompt_logprobs=None)), "prompt_logprobs"),
+    "a row too few": (changed(lambda d: _rows(d).pop() and None), "prompt_logprobs"),
+    "a row is null": (changed(lambda d: _rows(d).__setitem__(-1, None)), "no log-probability"),
+    "another token's row": (changed(lambda d: _rows(d).__setitem__(-1, {"7": {}})), "no log-probability"),
     "not a number": (
-        _edit(lambda d: [e.update(logprob=float("nan")) for e in _rows(d)[-1].values()] and None),
+        changed(lambda d: [e.update(logprob=float("nan")) for e in _rows(d)[-1].values()] and None),
         "no log-probability",
     ),
-    "a logit": (_edit(lambda d: [e.update(logprob=9.5) for e in _rows(d)[-1].values()] and None), "positive"),
-    "no usage": (_edit(lambda d: d.pop("usage") and None), "usage.prompt_tokens"),
-    "usage is a list": (_edit(lambda d: d.update(usage=[1])), "usage.prompt_tokens"),
-    "a list": (_edit(lambda d: [1, 2]), "list"),
+    "a logit": (changed(lambda d: [e.update(logprob=9.5) for e in _rows(d)[-1].values()] and None), "positive"),
+    "no usage": (changed(lambda d: d.pop("usage") and None), "usage.prompt_tokens"),
+    "usage is a list": (changed(lambda d: d.update(usage=[1])), "usage.prompt_tokens"),
+    "a list": (changed(lambda d: [1, 2]), "list"),
     "refused": (refusing("This model does not support prompt_logprobs"), "400"),
 }
 
@@ -182,7 +178,7 @@ async def test_a_malformed_reply_fails_the_job_and_nothing_is_stored(
 
 async def test_readings_before_a_malformed_reply_are_kept(desk: Desk, model: ScriptedModel) -> None:
     model.faults.extend([lambda reply: [reply]] * 2)
-    model.faults.append(_edit(lambda d: d.pop("usage") and None))
+    model.faults.append(changed(lambda d: d.pop("usage") and None))
     await refused(desk)
     assert count(desk.store, "evidence_blocks") == 2
 

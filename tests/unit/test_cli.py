@@ -192,6 +192,7 @@ def test_settings_that_cannot_work(spex: Spex, monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
+@pytest.mark.timeout(60)
 def test_a_port_that_is_taken(spex: Spex, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two servers run side by side; the one that fails is named, not wrapped in a group of exceptions."""
     with socket.socket() as taken:

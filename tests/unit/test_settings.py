@@ -24,7 +24,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(**options: Any) -> str:
     with pytest.raises(SettingsError) as refused:
-        cli._settings(**options)
+        cli.settings_from(**options)
     return str(refused.value)
 
 
@@ -61,8 +61,8 @@ def test_each_is_read_from_its_environment_name(name: str, monkeypatch: pytest.M
 
 def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPEX_PORT", "1111")
-    assert cli._settings(port=None).port == 1111
-    assert cli._settings(port=2222).port == 2222
+    assert cli.settings_from(port=None).port == 1111
+    assert cli.settings_from(port=2222).port == 2222
 
 
 def test_children_get_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:

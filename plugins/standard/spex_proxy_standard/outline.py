@@ -7,7 +7,7 @@ belongs to it, so that masking it leaves no gap behind.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -67,8 +67,7 @@ class Outline:
         """Ends of sentences too, and of the marks of documents. In code and tables, lines are sentences."""
         if self._is_whole:
             return self.documents
-        marks = (edge for stretch in self._stretches if stretch.mark for edge in (stretch.body, stretch.body_end))
-        return self._cuts([*self.paragraphs, *marks, *self._sentence_ends()])
+        return self._cuts([*self.paragraphs, *self._mark_edges(), *self._sentence_ends()])
 
     @cached_property
     def words(self) -> list[int]:
@@ -87,6 +86,14 @@ class Outline:
     def _is_inside(self, position: int) -> bool:
         """In the middle of code or a table."""
         return is_fenced(position, self._blocks)
+
+    def _mark_edges(self) -> Iterator[int]:
+        """Between a mark and the text of its document. A bare bracket or comma is no mark."""
+        for stretch in self._stretches:
+            if any(character.isalnum() for character in self.text[stretch.start : stretch.body]):
+                yield stretch.body
+            if any(character.isalnum() for character in self.text[stretch.body_end : stretch.end]):
+                yield stretch.body_end
 
     def _sentence_ends(self) -> Iterator[int]:
         for found in _SENTENCE_END.finditer(self.text):
@@ -108,18 +115,26 @@ class Outline:
         return cuts[1:]
 
 
-def packed(outline: Outline, most: float) -> list[int]:
-    """Cuts that leave pieces of up to about `most` characters: whole sentences, ended with a paragraph
-    where that is near. No piece crosses the end of a document."""
-    documents, paragraphs = set(outline.documents), set(outline.paragraphs)
-    cuts: list[int] = []
+def sentences_together(outline: Outline, most: float) -> list[int]:
+    """Neighbouring sentences of one document, about `most` characters; up to a paragraph's end if that is near."""
+    return _together(outline.sentences, most, walls=outline.documents, rests=outline.paragraphs)
+
+
+def documents_together(outline: Outline, most: float) -> list[int]:
+    """Neighbouring documents of up to about `most` characters."""
+    return _together(outline.documents, most, walls=outline.documents[-1:], rests=outline.documents)
+
+
+def _together(cuts: Sequence[int], most: float, *, walls: Sequence[int], rests: Sequence[int]) -> list[int]:
+    never_across, good_ends = set(walls), set(rests)
+    kept: list[int] = []
     start = 0
-    for end, following in pairwise([*outline.sentences, 0]):
-        is_full = following - start > most or (end in paragraphs and end - start > most / 2)
-        if end in documents or is_full:
-            cuts.append(end)
+    for end, following in pairwise([*cuts, 0]):
+        is_full = following - start > most or (end in good_ends and end - start > most / 2)
+        if end in never_across or is_full:
+            kept.append(end)
             start = end
-    return cuts
+    return kept
 
 
 def _is_stop(text: str, end: int, following: str) -> bool:

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 
 from spex_proxy.facts.exchange import Exchange, TextRange
-from spex_proxy_standard.outline import Outline, packed
+from spex_proxy_standard.outline import Outline, documents_together, sentences_together
 
 ENOUGH_PLAYERS = 8
 """With fewer, `auto` looks one level finer: a handful of players says little."""
@@ -61,7 +61,7 @@ class AutoSegmenter:
     """As fine as a budget of 256 masks can tell apart.
 
     Sentences; words where there are fewer than 8 sentences and at most 64 words. Of more than
-    64 sentences, neighbours are put together, up to whole documents and messages.
+    64 sentences, neighbours are put together: sentences of a document, then documents of a message.
     """
 
     name = "auto"
@@ -74,22 +74,21 @@ class AutoSegmenter:
             return words if len(sentences) < len(words) <= MOST_PLAYERS else sentences
         if len(sentences) <= MOST_PLAYERS:
             return sentences
-        documents = _ranges(outlines, lambda outline: outline.documents)
-        if len(documents) > MOST_PLAYERS:
-            return _ranges(outlines, lambda outline: [len(outline.text)])
-        return _put_together(outlines) or documents
+        return _put_together(outlines)
 
 
 def _put_together(outlines: Sequence[tuple[int, Outline]]) -> list[TextRange]:
-    """Neighbouring sentences as one player, as few of them as leave no more players than there may be."""
+    """Neighbouring sentences as one player, as few of them as leave no more players than there may be;
+    else neighbouring documents; else, of a conversation with more messages than that, the messages."""
     characters = sum(len(outline.text) for _, outline in outlines)
-    most = characters / MOST_PLAYERS
-    while most <= characters:
-        ranges = _ranges(outlines, partial(packed, most=most))
-        if len(ranges) <= MOST_PLAYERS:
-            return ranges
-        most *= _WIDEN
-    return []
+    for together in (sentences_together, documents_together):
+        most = characters / MOST_PLAYERS
+        while most <= _WIDEN * characters:
+            ranges = _ranges(outlines, partial(together, most=most))
+            if len(ranges) <= MOST_PLAYERS:
+                return ranges
+            most *= _WIDEN
+    return _ranges(outlines, lambda outline: [len(outline.text)])
 
 
 def _outlines(exchange: Exchange) -> list[tuple[int, Outline]]:

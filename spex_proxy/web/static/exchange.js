@@ -38,16 +38,16 @@ function exchangePage() {
 }
 
 function ready(card) {
-  const button = card.querySelector("[data-cancel]");
-  if (!button) return;
-  button.hidden = false;
-  button.addEventListener("click", async () => {
-    button.disabled = true;
-    try {
-      await ask(`/jobs/${encodeURIComponent(button.dataset.cancel)}/cancel`);
-    } catch { /* it had ended already: the card will say how */ }
-    location.reload();
-  });
+  for (const button of card.querySelectorAll("[data-act]")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      button.disabled = true;
+      try {
+        await ask(`/jobs/${encodeURIComponent(card.dataset.job)}/${button.dataset.act}`);
+      } catch { /* it had ended already: the page will say how */ }
+      location.reload();
+    });
+  }
 }
 
 function follow(card) {

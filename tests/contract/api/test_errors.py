@@ -86,7 +86,7 @@ def test_other_methods_are_405_and_say_which_there_are(api: Api) -> None:
         ({"limit": 201}, "query.limit"),
         ({"since": "2026-11-22T12:00:00"}, "query.since"),
         ({"since": "12"}, "query.since"),
-        ({"until": "9999-12-31T23:59:59-12:00"}, "query.until"),
+        ({"until": "2026-13-01T00:00:00Z"}, "query.until"),
         ({"state": "happy"}, "query.state.0"),
         ({"preview": "perhaps"}, "query.preview"),
     ],

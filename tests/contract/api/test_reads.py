@@ -49,6 +49,8 @@ def test_a_list_reads_content_only_if_asked(api: Api) -> None:
         ({"until": (NOON - timedelta(seconds=3)).isoformat()}, ["queued"]),
         ({"since": "2026-11-22T13:00:00.123456+01:00", "model": "tiny"}, ["plain"]),
         ({"project": "nobody's"}, []),
+        ({"since": "9999-12-31T23:59:59-12:00"}, []),
+        ({"until": "0001-01-01T00:00:00+12:00"}, []),
     ],
 )
 def test_exchanges_are_filtered(api: Api, filters: dict[str, Any], expected: list[str]) -> None:

@@ -34,9 +34,14 @@ JSON = st.recursive(
     max_leaves=10,
 )
 IDS = st.lists(st.integers(0, 200_000), max_size=5).map(tuple)
-PLACES = st.builds(MessagePlace, st.integers(0, 99), st.integers(0, 99), st.integers(0, 9))
+PLACES = st.builds(
+    MessagePlace, st.integers(0, 99), st.integers(0, 99), st.integers(0, 9), st.sampled_from(["plain", "json", "whole"])
+)
 SEGMENTS = st.builds(Segment, *[st.integers(0, 999)] * 5, st.just("user"), ANY_TEXT)
-MESSAGES = st.lists(st.builds(Message, ANY_TEXT, ANY_TEXT, st.none() | ANY_TEXT), max_size=3).map(tuple)
+KINDS = st.sampled_from(["text", "tool_definition", "tool_call"])
+MESSAGES = st.lists(
+    st.builds(Message, ANY_TEXT, ANY_TEXT, st.none() | ANY_TEXT, KINDS, st.none() | st.integers(1, 9)), max_size=3
+).map(tuple)
 
 
 @st.composite
@@ -164,9 +169,9 @@ def test_tokens_survive(tokens: TokenizedExchange) -> None:
     assert codec.decode_tokens(codec.encode_tokens(tokens), "it") == tokens
 
 
-@given(st.lists(SEGMENTS, max_size=4))
-def test_players_survive(segments: list[Segment]) -> None:
-    players = Segmentation("word", tuple(segments))
+@given(st.lists(SEGMENTS, max_size=4), st.lists(ANY_TEXT, max_size=2))
+def test_players_survive(segments: list[Segment], notes: list[str]) -> None:
+    players = Segmentation("word", tuple(segments), tuple(notes))
     assert codec.decode_players(codec.encode_players(players), "it") == players
 
 
@@ -201,3 +206,19 @@ def test_a_field_of_a_newer_version_is_refused_by_name() -> None:
     future = {"method": "word", "segments": [segment | {"role": "user", "provenance": "user", "mood": 1}]}
     with pytest.raises(SpexError, match=r"players of game 5 can't be read .*mood"):
         codec.decode_players(future, "players of game 5")
+
+
+def test_what_the_first_version_stored_is_read_with_defaults() -> None:
+    """Before tools, parts, escaped texts and notes: none of their fields stand there."""
+    content = {
+        "output_text": "ok", "prompt_ids": None, "output_ids": None, "request": "{}",
+        "messages": [{"role": "tool", "text": "18 °C", "name": "weather"}],
+    }  # fmt: skip
+    assert codec.decode_content(codec.pack_json(content), "it")["messages"] == (Message("tool", "18 °C", "weather"),)
+    tokens = {
+        "prompt_ids": [5], "prompt_text": "hi", "offsets": [[0, 2]], "output_ids": [9], "ids_source": "render",
+        "places": [{"start": 0, "end": 2, "trimmed": 1}, None],
+    }  # fmt: skip
+    assert codec.decode_tokens(codec.pack_json(tokens), "it").places == (MessagePlace(0, 2, 1, "plain"), None)
+    segment = dataclasses.asdict(Segment(0, 0, 1, 0, 1, "tool", "tool:weather"))
+    assert codec.decode_players({"method": "word", "segments": [segment]}, "it").notes == ()

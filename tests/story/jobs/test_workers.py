@@ -130,14 +130,12 @@ def test_a_job_that_kills_its_workers_ends_with_its_reason(factory: Factory, tmp
     (poison,) = factory.ask(1, words="Poison is in here. ")
     factory.ask(2)
     deaths = 0
-    with ExitStack() as alive:
-        environment = {"PYTHONPATH": str(plugin)}
-        while set(factory.states()) - {"done", "failed"}:
-            worker = alive.enter_context(factory.worker(environment))
-            wait_until(lambda: worker.process.poll() is not None or not set(factory.states()) - {"done", "failed"}, 60)
-            deaths += worker.process.poll() == 9
-            assert deaths <= 6, "it goes on for ever"
-        assert worker.stop() in (0, 9)
+    while set(factory.states()) - {"done", "failed"}:
+        with factory.worker({"PYTHONPATH": str(plugin)}) as worker:
+            died: Callable[[], bool] = lambda: worker.process.poll() is not None  # noqa: E731 - used at once
+            wait_until(lambda: died() or not set(factory.states()) - {"done", "failed"}, 60)  # noqa: B023
+            deaths += died()
+        assert deaths <= 6, "it goes on for ever"
     job = factory.job(poison)
     assert job.state == "failed"
     assert str(job.reason).startswith("the worker died with this job 4 times in a row")

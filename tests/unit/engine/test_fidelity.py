@@ -38,3 +38,28 @@ def test_noise():
     assert fidelity.noise_ceiling(0.5, values) == 0.75
     assert fidelity.noise_ceiling(9.0, values) == 0.0
     assert fidelity.noise_ceiling(0.0, np.ones(2)) == 0.0
+
+
+def test_interval_covers_the_truth():
+    """Fits of one slope: R2 on the population is known."""
+    inside = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=60)
+        values = x + rng.normal(size=60)
+        folds = np.arange(60) % 5
+        slopes = [x[folds != f] @ values[folds != f] / (x[folds != f] @ x[folds != f]) for f in range(5)]
+        low, high = fidelity.interval(values, x * np.array(slopes)[folds], seed)
+        slope = x @ values / (x @ x)
+        inside += low <= 1 - (1 + (1 - slope) ** 2) / 2 <= high
+    assert 0.9 <= inside / 200 <= 0.99
+
+
+@pytest.mark.parametrize("error", [0.0, 1.0], ids=["perfect", "one error"])
+def test_interval_of_odd_predictions_is_a_number(error):
+    values = np.arange(12.0)
+    predictions = values.copy()
+    predictions[3] += error
+    low, high = fidelity.interval(values, predictions, 0)
+    assert np.isfinite([low, high]).all()
+    assert low <= 1 - error / 143 <= high

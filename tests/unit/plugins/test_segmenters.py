@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spex_proxy.facts.exchange import Message
 from spex_proxy.plug.kinds import Segmenter
 from spex_proxy_standard.segmenters import (
     ENOUGH_PLAYERS,
@@ -19,7 +20,8 @@ from spex_proxy_standard.segmenters import (
     SentenceSegmenter,
     WordSegmenter,
 )
-from tests.unit.examples import chat
+from tests.unit.examples import an_exchange, chat
+from tests.unit.wire.test_documents import HOSTILE
 
 LEVELS: list[Segmenter] = [MessageSegmenter(), DocumentSegmenter(), SentenceSegmenter(), WordSegmenter()]
 ALL = [*LEVELS, AutoSegmenter()]
@@ -158,6 +160,84 @@ def test_auto_reads_chinese() -> None:
     assert len(cut(AutoSegmenter(), "今天天气很好。我们去公园。")) == 11
 
 
+def test_auto_puts_sentences_together_where_they_are_too_many() -> None:
+    """As many players as the budget can tell apart, cut at ends of paragraphs and never across documents."""
+    paragraph = "One is here. Two is there. Three is gone.\n\n"
+    documents = [f"Document {number}: " + paragraph * 20 for number in range(1, 5)]
+    pieces = cut(AutoSegmenter(), "".join(documents))
+    assert MOST_PLAYERS / 2 < len(pieces) <= MOST_PLAYERS
+    assert all(piece.endswith("\n\n") for piece in pieces)
+    assert [piece[:10] for piece in pieces if "Document" in piece] == [f"Document {n}" for n in range(1, 5)]
+
+
+def test_auto_cuts_a_long_paragraph_between_sentences() -> None:
+    pieces = cut(AutoSegmenter(), "This is said. " * 500)
+    assert MOST_PLAYERS / 2 < len(pieces) <= MOST_PLAYERS
+    assert all(piece.endswith("said. ") for piece in pieces)
+
+
+def test_auto_goes_back_to_documents_neighbouring_documents_and_messages() -> None:
+    text = "".join(f"<doc>\n{'One. ' * 3}\n</doc>\n" for _ in range(MOST_PLAYERS))
+    assert len(cut(AutoSegmenter(), text)) == MOST_PLAYERS
+    pieces = cut(AutoSegmenter(), text * 3)
+    assert MOST_PLAYERS / 4 < len(pieces) <= MOST_PLAYERS
+    assert all(piece.startswith("<doc>") and piece.endswith("</doc>\n") for piece in pieces)
+    messages = [f"{text}{number}" for number in range(MOST_PLAYERS + 1)]
+    assert len(AutoSegmenter().split(chat(*messages))) == MOST_PLAYERS + 1
+
+
+# --- documents and tools
+
+QUESTION = "Use these.\nDocument 1: The bell is in Oslo. It rang.\nDocument 2: Ships sail.\nQuestion: Where is it?"
+
+
+def test_documents() -> None:
+    assert cut(DocumentSegmenter(), QUESTION) == [
+        "Use these.\n",
+        "Document 1: The bell is in Oslo. It rang.\n",
+        "Document 2: Ships sail.\n",
+        "Question: Where is it?",
+    ]
+
+
+def test_a_documents_mark_is_a_player_of_its_own_among_sentences() -> None:
+    """So that masking a sentence never takes the mark away from the others."""
+    assert sentences(QUESTION) == [
+        "Use these.\n",
+        "Document 1: ",
+        "The bell is in Oslo. ",
+        "It rang.\n",
+        "Document 2: ",
+        "Ships sail.\n",
+        "Question: Where is it?",
+    ]
+    assert sentences("<doc>\nOne. Two.</doc><doc>Three.</doc>") == [
+        "<doc>\n", "One. ", "Two.", "</doc>", "<doc>", "Three.", "</doc>",
+    ]  # fmt: skip
+
+
+def test_words_end_where_documents_do() -> None:
+    assert cut(WordSegmenter(), "<doc>a b</doc><doc>c</doc>") == ["<doc>", "a ", "b", "</doc>", "<doc>", "c", "</doc>"]
+
+
+def test_tables_and_code_are_cut_between_lines_only() -> None:
+    text = "See:\n| a. B | c |\n|---|---|\n| D. E | f |\nDone. Yes.\n```\nx = 1. Y\n\nz\n```\nEnd."
+    assert sentences(text) == [
+        "See:\n", "| a. B | c |\n", "|---|---|\n", "| D. E | f |\n", "Done. ", "Yes.\n",
+        "```\n", "x = 1. Y\n\n", "z\n", "```\n", "End.",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("segmenter", ALL, ids=lambda segmenter: segmenter.name)
+def test_a_tool_definition_and_a_call_are_one_player_each(segmenter: Segmenter) -> None:
+    text = '{"name": "f", "description": "One. Two.\\nDocument 1: a"}'
+    messages = (Message("tool_definition", text, "f", "tool_definition"), Message("assistant", text, "f", "tool_call"))
+    ranges = segmenter.split(an_exchange(messages=(*messages, Message("user", "Hi"))))
+    assert [(piece.message, piece.start, piece.end) for piece in ranges] == [
+        (0, 0, len(text)), (1, 0, len(text)), (2, 0, 2),
+    ]  # fmt: skip
+
+
 # --- hostile texts: linear time, whoever writes the prompt
 
 
@@ -168,6 +248,14 @@ def test_auto_reads_chinese() -> None:
     ids=["spaces", "stops", "closing", "stops and spaces", "opening", "lines"],
 )
 def test_no_text_takes_long(segmenter: Segmenter, text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     segmenter.split(chat(text))
-    assert time.perf_counter() - started < 3  # a quadratic pattern takes minutes
+    assert time.process_time() - started < 3  # a quadratic pattern takes minutes
+
+
+@pytest.mark.parametrize("segmenter", ALL, ids=lambda segmenter: segmenter.name)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+def test_no_marks_take_long(segmenter: Segmenter, text: str) -> None:
+    started = time.process_time()
+    segmenter.split(chat(text))
+    assert time.process_time() - started < 3

@@ -326,9 +326,9 @@ def test_no_tool_takes_long(schema: dict[str, Any]) -> None:
     request["tools"] += [{"type": "function", "function": {"name": "f", "parameters": schema}}] * 3
     text, marked = render(QWEN, request), render(QWEN, marked_request(request))
     messages = read_messages(request)
-    started = time.perf_counter()
+    started = time.process_time()
     places = locate(text, marked, messages)
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
     assert all(places[:5])
 
 

@@ -1,0 +1,88 @@
+"""The commands that ask the model server: explain, doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated
+
+import typer
+
+from spex_proxy import __version__, wiring
+from spex_proxy.cli.results import show as show_result
+from spex_proxy.cli.shell import AnyId, Store, Upstream, console, progress_bar, run_until_stopped, settings_from
+from spex_proxy.facts.explanation import Explanation
+from spex_proxy.facts.finding import Finding
+from spex_proxy.flows import explain as explain_flow
+from spex_proxy.store.connect import reading
+from spex_proxy.store.lookup import find
+from spex_proxy.study import findings as report
+
+
+def explain(
+    any_id: AnyId,
+    upstream: Upstream = None,
+    store: Store = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="auto, message, document, sentence, word or a plugin's.")
+    ] = None,
+    budget: Annotated[int | None, typer.Option(help="Most masks to ask.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed asks other masks.")] = None,
+) -> None:
+    """Explain one stored exchange now, and show the result."""
+    settings = settings_from(upstream=upstream, store=store, segmenter=segmenter, budget=budget, seed=seed)
+
+    async def run(stop: asyncio.Event) -> Explanation:
+        async with wiring.worker_parts(settings) as parts:
+            with reading(parts.store) as connection:
+                found = find(connection, any_id, settings.project)
+            with progress_bar() as bar:
+                task = bar.add_task("preparing", total=settings.budget)
+
+                def show(progress: explain_flow.Progress) -> None:
+                    bar.update(task, completed=progress.masks, description=progress.note)
+
+                explaining = asyncio.create_task(
+                    explain_flow.explain(
+                        str(found.exchange_id),
+                        wiring.make_recipe(settings),
+                        parts,
+                        project=settings.project,
+                        on_progress=show,
+                    )
+                )
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait({explaining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+                if not explaining.done():
+                    explaining.cancel()
+                return await explaining
+
+    explanation = run_until_stopped(run)
+    show_result(explanation.id, store=store)
+
+
+def doctor(
+    upstream: Upstream = None,
+    store: Store = None,
+    model: Annotated[str | None, typer.Option(help="The model to try; without it, the first that is served.")] = None,
+    is_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Is everything there, and if not, what to do? Changes nothing. Exit code 1 if something is broken."""
+    settings = settings_from(upstream=upstream, store=store)
+
+    async def examine(_: asyncio.Event) -> list[Finding]:
+        found = []
+        async with wiring.doctor_parts(settings, model) as parts:
+            async for finding in parts.examine():
+                found.append(finding)
+                if not is_json:
+                    console.print(report.finding_line(finding))
+        return found
+
+    found = run_until_stopped(examine)
+    if is_json:
+        typer.echo(json.dumps(report.as_json(found, __version__), indent=2, ensure_ascii=False))
+    else:
+        console.print(report.summary(found))
+    raise typer.Exit(int(report.is_broken(found)))

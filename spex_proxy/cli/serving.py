@@ -1,0 +1,67 @@
+"""The commands that keep running: up, serve, work."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from spex_proxy import __version__, wiring
+from spex_proxy.cli.shell import Store, Upstream, console, errors, run_until_stopped, settings_from
+from spex_proxy.facts.errors import SpexError
+from spex_proxy.flows.work import Report
+from spex_proxy.store.connect import StoreError
+
+
+def up(
+    upstream: Upstream = None,
+    store: Store = None,
+    port: Annotated[int | None, typer.Option(help="Relay port. [env: SPEX_PORT]")] = None,
+    admin_port: Annotated[int | None, typer.Option(help="Port of health and metrics. [env: SPEX_ADMIN_PORT]")] = None,
+    explain_rate: Annotated[float | None, typer.Option(help="Share of requests to explain, 0 to 1.")] = None,
+) -> None:
+    """Everything on one machine: migrate the store, start the relay and one worker. Ctrl-C stops both."""
+    settings = settings_from(
+        upstream=upstream, store=store, port=port, admin_port=admin_port, explain_rate=explain_rate
+    )
+    try:
+        wiring.migrate(settings)
+    except (SpexError, StoreError) as error:
+        errors.print(f"[bold red]nothing can be stored or explained:[/bold red] {escape(str(error))}", highlight=False)
+        errors.print("Production is served all the same. Mend the store and start again.")
+    console.print(
+        f"[bold]spex-proxy[/bold] {__version__}  "
+        f"apps: [bold]http://{settings.host}:{settings.port}/v1[/bold]  ->  {escape(settings.upstream)}\n"
+        f"[dim]explaining {settings.explain_rate:.0%} of what passes; store {escape(settings.store)}; "
+        f"pages http://{settings.admin_host}:{settings.admin_port}/spex/[/dim]"
+    )
+    raise typer.Exit(run_until_stopped(lambda stop: wiring.run_up(settings, stop)))
+
+
+def serve(upstream: Upstream = None, store: Store = None) -> None:
+    """The relay alone. Production is served even if the store is not there."""
+    settings = settings_from(upstream=upstream, store=store)
+    run_until_stopped(lambda stop: wiring.run_relay(settings, stop))
+
+
+def work(
+    upstream: Upstream = None,
+    store: Store = None,
+    concurrency: Annotated[
+        int | None, typer.Option(help="Jobs at once; the same for all workers. [env: SPEX_WORKER_CONCURRENCY]")
+    ] = None,
+) -> None:
+    """One worker: takes jobs from the store and explains them. On PostgreSQL, start as many as you like."""
+    settings = settings_from(upstream=upstream, store=store, worker_concurrency=concurrency)
+    run_until_stopped(lambda stop: wiring.run_worker(settings, stop, _log_report))
+
+
+def _log_report(report: Report) -> None:
+    log = logging.getLogger("spex_proxy.worker")
+    if report.explanation is not None:
+        e = report.explanation
+        log.info("explained %s: %s, R2 %.3f, %d masks", e.exchange_id, e.verdict, e.fidelity.r2, e.cost.masks)
+    elif report.error is not None:
+        log.warning("job %s for %s: %s", report.job.id, report.job.exchange_id, report.error)
