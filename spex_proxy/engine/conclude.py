@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from spex_proxy.engine import fidelity, proxyspex, stack, walsh
+from spex_proxy.engine.hierarchy import hierarchy
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.evidence import Values
 from spex_proxy.facts.explanation import Fidelity, Verdict
@@ -26,6 +28,8 @@ EFFECT_SIGMAS = 3.0
 SPREAD_SIGMAS = 2.0
 """A standard deviation of all values under so many sigmas may be noise alone: sigma itself comes from
 few repeats. Not enough by itself: the masks must also fail to predict anything."""
+HIERARCHY_TERMS = 100
+"""The strongest terms, over which `how["hierarchy"]` tells whether interactions stand on their parts."""
 ROUNDING = 1e-9
 """Relative size of differences that are arithmetic, not measurement."""
 
@@ -39,8 +43,8 @@ class Fit:
     how: dict[str, Any]
     """JSON-able. What `verify_fit.check` reads beside the spectrum: method ("exact", "constant" or one
     of METHODS), rows, noise_sigma, penalties (one per term; none for "exact"), or for "stack" its members.
-    What a person may want: shapes and their rounds, strength, terms, folds, seeds, and `stopped`: why
-    no more was asked."""
+    What a person may want: shapes and their rounds, strength, terms, folds, seeds, `hierarchy` (see
+    there), and `stopped`: why no more was asked."""
     verdict: Verdict
     verdict_reason: str
 
@@ -60,7 +64,7 @@ def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
         r2 = low = high = 1.0 - 2.0 * sigma**2 / variance
         spectrum, how = exact(rows), {"method": "exact"}
     else:
-        found = METHODS[recipe.method](rows, recipe.seed)
+        found = method_of(recipe)(rows, recipe.seed)
         values = rows.values[rows.uniform]
         r2 = fidelity.r_squared(values, found.predictions)
         low, high = fidelity.interval(values, found.predictions, recipe.seed)
@@ -69,7 +73,15 @@ def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
         reason = "removing everything changes the output no more than asking again does"
         return constant(rows, sigma, common, reason)
     figures = judged(rows, sigma, r2, low, high)
+    common["hierarchy"] = asdict(hierarchy(spectrum, HIERARCHY_TERMS))
     return Fit(spectrum, figures, {**how, **common}, *verdict_of(figures, rows.complete))
+
+
+def method_of(recipe: Recipe) -> Callable[[Rows, int], proxyspex.ProxyFit]:
+    """Raises ValueError for a method that nobody knows."""
+    if recipe.method not in METHODS:
+        raise ValueError(f"method {recipe.method!r} is unknown; there is {', '.join(METHODS)}")
+    return METHODS[recipe.method]
 
 
 def exact(rows: Rows) -> Spectrum:

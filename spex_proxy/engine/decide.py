@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from spex_proxy.engine.conclude import METHODS, Fit, conclude
+from spex_proxy.engine.conclude import METHODS, Fit, conclude, method_of
 from spex_proxy.engine.designs import Plan, plan
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.evidence import Evidence, Masks, Replicates
@@ -46,8 +46,7 @@ def decide(recipe: Recipe, evidence: Evidence) -> Ask | Fit:
     evidence or a budget that no fit can come from, ValueError for a recipe that
     makes no sense.
     """
-    if recipe.method not in METHODS:
-        raise ValueError(f"method {recipe.method!r} is unknown; there is {', '.join(METHODS)}")
+    method_of(recipe)
     rows = rows_of(evidence)
     design = plan(rows.n_players, recipe)
     known = measured(design, evidence)

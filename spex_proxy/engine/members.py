@@ -109,13 +109,17 @@ class Gaussian:
         return found, {"scales": prior.scales.tolist(), "noise": prior.noise, "relevance": prior.relevance.tolist()}
 
     def fit(self, rows: regression.Numbers) -> tuple[Ridge, gaussian.Prior]:
-        """Learn from rows, given in random order; only their values are looked at."""
+        """Learn from rows, given in random order; only their values are looked at.
+
+        Terms that are not kept vary from mask to mask like noise, and are counted as noise.
+        """
         learnt = gaussian.learn(self.z[rows[:LEARN_ROWS]], self.problem.values[rows[:LEARN_ROWS]])
         used = np.sort(rows[:CONDITION_ROWS])
         seen = posterior.condition(self.z[used], self.problem.values[used], learnt)
         strongest = posterior.spectrum(seen, proxyspex.TERMS)
-        prior = posterior.prior_variances(seen.prior, strongest.supports)[1:]
-        return ridge(strongest.supports, prior, seen.prior.noise), seen.prior
+        kept = posterior.prior_variances(seen.prior, strongest.supports)
+        dropped = max(0.0, posterior.prior_variance(seen) - float(kept.sum()))
+        return ridge(strongest.supports, kept[1:], seen.prior.noise + dropped), seen.prior
 
 
 class Lasso:

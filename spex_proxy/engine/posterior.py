@@ -126,6 +126,12 @@ def prior_variances(prior: Prior, supports: Supports) -> Coefficients:
     return variances
 
 
+def prior_variance(posterior: Posterior) -> float:
+    """The prior variance of the value at any mask: the sum of q_S over all sets."""
+    one = np.ones((1, posterior.z.shape[1]))
+    return float(kernel(one, one, posterior.prior)[0, 0])
+
+
 def standard_errors(posterior: Posterior, masks: Masks, supports: Supports) -> Coefficients:
     """Posterior standard deviation of each coefficient, (k,). `masks`: those that `z` came from."""
     q = prior_variances(posterior.prior, supports)

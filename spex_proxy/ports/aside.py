@@ -27,14 +27,14 @@ async def on_own_loop(run: Callable[[asyncio.Event], Coroutine[Any, Any, None]],
         started.set_result((asyncio.get_running_loop(), own))
         await run(own)
 
-    running = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(main())))
+    running: asyncio.Future[Any] = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(main())))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         # a thread can't be cancelled: whatever ends us, and however early, it is told, and waited for
         stopping.cancel()
-        ready = asyncio.wrap_future(started)
+        ready: asyncio.Future[Any] = asyncio.wrap_future(started)
         await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             loop, own = ready.result()

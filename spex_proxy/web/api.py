@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 
 from spex_proxy.web import api_exchanges, api_explanations, api_jobs
 from spex_proxy.web.doors import Doors
+from spex_proxy.web.errors import Refused
 
 PREFIX = "/spex/api/v1"
 
 
+def known_only(request: Request) -> None:
+    """A filter that is misspelt would otherwise show everything, as if nothing had been asked."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            there = ", ".join(sorted(known))
+            raise Refused(
+                422, "invalid_request", f"there is no parameter {name!r} here; there is {there}", f"query.{name}"
+            )
+
+
 def make_api_router(doors: Doors) -> APIRouter:
     """All of it."""
-    router = APIRouter(prefix=PREFIX)
+    router = APIRouter(prefix=PREFIX, dependencies=[Depends(known_only)])
     router.include_router(api_exchanges.make_router(doors))
     router.include_router(api_explanations.make_router(doors))
     router.include_router(api_jobs.make_router(doors))

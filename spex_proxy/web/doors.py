@@ -60,6 +60,7 @@ class Doors:
 # ---------------------------------------------------------------------- parameters of many requests
 
 MOST_ROWS = 200
+_FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _SHAPE = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d")
 CURSOR_EXAMPLE = encode_cursor(datetime(2026, 11, 22, 17, 0, 7, tzinfo=UTC), "01a20433-68dc-7fe9-b901-53f5e246a0ef")
 
@@ -76,7 +77,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        return (datetime.min if moment.year == 1 else datetime.max).replace(tzinfo=UTC)
+        return _FIRST if moment.year == 1 else _LAST
 
 
 def _cursor(value: str) -> str:

@@ -96,9 +96,11 @@ def align(method: str, ranges: Sequence[TextRange], exchange: Exchange, tokens: 
             start, end = stands(piece.start), stands(piece.end)
             while cursor < len(offsets) and (offsets[cursor][1] <= start or offsets[cursor][0] < place.start):
                 cursor += 1
-            first = cursor
-            while cursor < len(offsets) and offsets[cursor][0] < end and offsets[cursor][1] <= end:
-                cursor += 1
+            first = ahead = cursor
+            while ahead < len(offsets) and max(offsets[ahead]) <= end:
+                ahead += 1
+                if offsets[ahead - 1][0] < end:  # one of no characters at the end is owned only if others follow it
+                    cursor = ahead
             last = segments[-1] if segments else None
             if cursor > first:
                 role = message.role if message.role in KNOWN_ROLES else "other"

@@ -89,6 +89,7 @@ def test_other_methods_are_405_and_say_which_there_are(api: Api) -> None:
         ({"until": "2026-13-01T00:00:00Z"}, "query.until"),
         ({"state": "happy"}, "query.state.0"),
         ({"preview": "perhaps"}, "query.preview"),
+        ({"sate": "failed"}, "query.sate"),
     ],
 )
 def test_a_bad_filter_is_named(api: Api, params: dict[str, Any], where: str) -> None:

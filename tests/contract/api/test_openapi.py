@@ -110,7 +110,7 @@ def map_path_parameters(_context: Any, parameters: dict[str, Any] | None) -> dic
     """Ids that exist in every other case: unknown ones alone would try little."""
     for name, value in (parameters or {}).items():
         choice = sum(str(value).encode("utf-8", "replace"))
-        if choice % 2 and parameters is not None:
+        if choice % 2 and parameters is not None and 0 < len(str(value)) <= 200:
             parameters[name] = PLAYED.known[name][choice % len(PLAYED.known[name])]
     return parameters
 

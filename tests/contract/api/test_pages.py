@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from spex_proxy import cli
 from tests.contract.api.serving import Api
 
 STRICT = ("default-src 'none'", "script-src 'self'", "style-src 'self'", "frame-ancestors 'none'", "base-uri 'none'")
@@ -58,3 +63,15 @@ def test_nonsense_in_the_address_gives_a_page_all_the_same(api: Api) -> None:
 def test_the_short_address_leads_to_the_list(api: Api) -> None:
     answer = api.http.get(api.url + "/spex")
     assert (answer.status_code, answer.headers["location"]) == (303, "/spex/")
+
+
+def test_the_command_line_writes_the_file_that_the_page_offers(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPEX_STORE", str(api.engine.url))
+    path = tmp_path / "why.html"
+    done = CliRunner().invoke(cli.app, ["show", api.filled.upstream_id, "--html", str(path)])
+    assert done.exit_code == 0, done.output
+    offered = api.http.get(f"{api.url}/spex/explanations/{api.filled.explanation}/page.html")
+    assert path.read_text() == offered.text
+    assert offered.headers["content-disposition"].startswith("attachment; ")

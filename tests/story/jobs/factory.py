@@ -175,9 +175,8 @@ class Factory:
         committed = self._committed()
         asked = {probe: list(times) for probe, times in self.model.times.items()}
         for probe, moments in committed.items():
-            for number, moment in enumerate(sorted(moments), start=1):
-                later = [t for t in asked[probe] if t > moment]
-                assert len(later) <= len(moments) - number, "a committed reading was asked again"
+            # the full prompt is measured three times, and the empty one is the same in all exchanges
+            assert max(asked[probe]) < max(moments), "a committed reading was asked again"
         lost = sum(map(len, asked.values())) - sum(map(len, committed.values()))
         assert 0 <= lost <= 8 * most_lost_batches, f"{lost} answers were lost"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -79,7 +80,7 @@ def test_workers_and_proxy_are_killed_at_random_points(factory: Factory) -> None
     settings = factory.settings
     with ExitStack() as alive:
         proxies = [alive.enter_context(running("serve", settings, factory.folder))]
-        app = alive.enter_context(_App(settings.relay_url, most=60))
+        app = alive.enter_context(_App(settings.relay_url, most=40))
         wait_until(lambda: app.served >= 3, 30)
 
         def start_worker() -> Running:
@@ -97,14 +98,14 @@ def test_workers_and_proxy_are_killed_at_random_points(factory: Factory) -> None
             if kill % (KILLS // PROXY_KILLS) == 1:
                 proxies[-1].kill()
                 proxies.append(alive.enter_context(running("serve", settings, factory.folder)))
-        wait_until(lambda: app.served == 60, 60)
+        wait_until(lambda: app.served == 40, 60)
         wait_until(lambda: not set(factory.states()) - {"done", "failed"}, 90)
         assert proxies[-1].stop() == 0
         wait_until(lambda: not set(factory.states()) - {"done", "failed"}, 60)
-        assert all(worker.stop() == 0 for worker in crew)
+        assert all(worker.stop() in (0, -signal.SIGTERM) for worker in crew), "the last may not be awake yet"
     states = factory.states()
     assert states["done"] == sum(states.values()), f"nobody was killed so often with one job: {states}"
-    assert states["done"] > 40
+    assert states["done"] > 25
     factory.assert_adds_up(most_lost_batches=KILLS * (1 if factory.is_sqlite else 2))
 
 

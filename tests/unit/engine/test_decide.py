@@ -250,3 +250,10 @@ def test_first_ask_from_nothing():
     assert step.round == 0
     assert step.masks[:3].all()
     assert list(itertools.islice(step.replicates, 4)) == [0, 1, 2, 0]
+
+
+def test_hierarchy_goes_with_every_explanation(answer, sparse_game, small_trees):
+    fit, _, _ = answer(Recipe(budget=60, method="stack"), 12, sparse_game(12))
+    assert fit.how["method"] == "stack"
+    assert set(fit.how["hierarchy"]) == {"direct_subset_rate", "strong_chain_rate", "subset_rate", "terms"}
+    assert fit.how["hierarchy"]["terms"] <= conclude.HIERARCHY_TERMS + 1

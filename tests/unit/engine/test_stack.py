@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from spex_proxy.engine import conclude, designs, fidelity, gaussian, lasso, members, proxyspex, stack, walsh
+from spex_proxy.engine import conclude, designs, fidelity, gaussian, lasso, members, posterior, proxyspex, stack, walsh
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
 from spex_proxy.facts.evidence import Evidence
@@ -46,6 +46,38 @@ def test_the_lasso_is_the_ridge_that_it_ends_as(sparse_game):
     expected = constants[12] + member.z @ slopes[:, 12]
     assert 3 <= len(found.penalties) <= 21
     assert np.allclose(found.predict(problem.masks, problem.values, problem.masks), expected, atol=1e-3)
+
+
+# ----------------------------------------------------------------------------------------- the Gaussian process
+
+
+def test_terms_that_are_dropped_count_as_noise(sparse_game, monkeypatch):
+    """With nothing dropped the ridge is the posterior mean; with most dropped it must not chase what they explained."""
+    game = sparse_game(40, noise=0.5)
+    problem, _, _ = proxyspex.problem_of(rows_of(measure(game, 40, 150)), 0)
+    fresh = designs.uniform_masks(40, 500, 9)
+
+    def residual(terms):
+        monkeypatch.setattr(proxyspex, "TERMS", terms)
+        found, _ = members.Gaussian(problem).final(0)
+        truth = (game(fresh) - game(problem.masks).mean()) / game(problem.masks).std()
+        return np.mean((truth - found.predict(problem.masks, problem.values, fresh)) ** 2)
+
+    assert residual(100) < 1.2 * residual(3000)
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_with_all_terms_the_ridge_is_the_posterior_mean(n, sparse_game):
+    masks = walsh.all_masks(n)
+    values = np.random.default_rng(n).normal(size=len(masks))
+    problem = proxyspex.Problem(masks, values, np.zeros(len(masks), dtype=np.int64), 0)
+    member = members.Gaussian(problem)
+    found, _ = member.final(0)
+    prior = gaussian.learn(member.z[member.order], values[member.order])
+    seen = posterior.condition(member.z, values, prior)
+    # the constant is free in the ridge and has a prior in the process
+    difference = found.predict(masks, values, masks) - posterior.predict(seen, member.z)
+    assert np.ptp(difference) < 1e-3 * np.ptp(values)
 
 
 # ---------------------------------------------------------------------------------------------- the weights

@@ -51,7 +51,7 @@ def test_replicates_are_left_alone() -> None:
 
 def test_a_replicate_number_is_not_mistaken_for_a_mask() -> None:
     """Replicate 256 differs from 1 in a byte, and masks of 11 players fill a byte and a half."""
-    rows = [(1, 0, -1.0), (0, 1, -2.0), (0, 256, -3.0), (256, 0, -4.0), (1024, 0, -5.0)]
+    rows = [(1, 0, -1.0), (0, 0, -6.0), (0, 1, -2.0), (0, 256, -3.0), (256, 0, -4.0), (1024, 0, -5.0)]
     assert rows_of(Evidence.from_blocks(11, [a_block(0, rows)])) == rows
 
 

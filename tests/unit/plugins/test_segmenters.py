@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -236,6 +237,22 @@ def test_a_tool_definition_and_a_call_are_one_player_each(segmenter: Segmenter) 
     assert [(piece.message, piece.start, piece.end) for piece in ranges] == [
         (0, 0, len(text)), (1, 0, len(text)), (2, 0, 2),
     ]  # fmt: skip
+
+
+EXAMPLE = (
+    Message("system", "Answer from the documents only."),
+    Message(
+        "user", "Use these.\nDocument 1: The bell is in Oslo. It rang.\nDocument 2: Ships sail.\nQuestion: Where is it?"
+    ),
+)
+
+
+@pytest.mark.parametrize(("segmenter", "players"), list(zip(ALL, (2, 5, 8, 24, 8), strict=True)))
+def test_the_example_in_the_documentation(segmenter: Segmenter, players: int) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "segments.md").read_text()
+    assert f"| `{segmenter.name}` |" in page
+    assert f"- **`{segmenter.name}`**: {'here the ' if segmenter.name == 'auto' else ''}{players} " in page
+    assert len(segmenter.split(an_exchange(messages=EXAMPLE))) == players
 
 
 # --- hostile texts: linear time, whoever writes the prompt

@@ -13,16 +13,16 @@ from spex_proxy.ports.aside import in_own_process, on_own_loop
 
 
 async def test_it_runs_on_another_thread_until_it_is_told_to_stop() -> None:
-    stop, threads = asyncio.Event(), []
+    stop, started, threads = asyncio.Event(), threading.Event(), []
 
     async def run(own: asyncio.Event) -> None:
         threads.append(threading.get_ident())
+        started.set()
         await own.wait()
         threads.append(0)
 
     aside = asyncio.create_task(on_own_loop(run, stop))
-    while not threads:
-        await asyncio.sleep(0.001)
+    assert await asyncio.to_thread(started.wait, 5)
     assert threads[0] != threading.get_ident()
     stop.set()
     await aside

@@ -248,6 +248,12 @@ def test_the_first_token_of_a_bare_prompt_is_nobodys() -> None:
     assert shape(players) == [(0, 4, 7, 1, 2)]
 
 
+def test_a_token_of_no_characters_behind_a_text_is_template() -> None:
+    """Some tokenizers give special tokens no characters of their own."""
+    tokens = laid_out("<a>", [(0, 1), (1, 2), (2, 2), (2, 3)], MessagePlace(1, 2))
+    assert shape(align("m", [TextRange(0, 0, 1)], chat("a"), tokens)) == [(0, 0, 1, 1, 2)]
+
+
 def test_a_range_without_a_token_joins_the_one_before_it() -> None:
     tokens = laid_out("<ab c>", [(0, 1), (1, 3), (3, 5), (5, 6)], MessagePlace(1, 5))
     ranges = [TextRange(0, 0, 2), TextRange(0, 2, 3), TextRange(0, 3, 4)]
