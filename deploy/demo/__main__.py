@@ -50,9 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="make demo", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--once", action="store_true", help="end after the explanations instead of staying up"
-    )
+    parser.add_argument("--once", action="store_true", help="end after the explanations instead of staying up")
     parser.add_argument("--port", type=int, default=8080, help="relay port (default 8080)")
     parser.add_argument("--admin-port", type=int, default=8081, help="second port (default 8081)")
     options = parser.parse_args()
@@ -95,8 +93,10 @@ def proxy(server: str, options: argparse.Namespace) -> Iterator[None]:
     log = (HOME / "spex-proxy.log").open("wb")
     environment = {**os.environ, "SPEX_BUDGET": str(BUDGET)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "spex_proxy", "up", "--upstream", server, "--store", STORE, "--explain-rate", "1"]
-        + ["--port", str(options.port), "--admin-port", str(options.admin_port)],
+        [
+            sys.executable, "-m", "spex_proxy", "up", "--upstream", server, "--store", STORE, "--explain-rate", "1",
+            "--port", str(options.port), "--admin-port", str(options.admin_port),
+        ],
         stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
     )  # fmt: skip
     try:
@@ -153,9 +153,7 @@ def follow(store: Engine, expected: int) -> list[Summary]:
         while True:
             with reading(store) as connection:
                 rows = sorted(browse.newest(connection, "default", 20), key=lambda row: row.received_at)
-                masks = {
-                    row.exchange_id: browse.masks_of(connection, "default", row.exchange_id) for row in rows
-                }
+                masks = {row.exchange_id: browse.masks_of(connection, "default", row.exchange_id) for row in rows}
             for row in rows:
                 if row.exchange_id not in tasks:
                     tasks[row.exchange_id] = bar.add_task(row.exchange_id[:12], total=BUDGET)
@@ -185,9 +183,7 @@ def show(store: Engine, question: Question, summary: Summary) -> bool:
     console.print(f"[bold]{question.title}[/bold]  [dim]look for: {question.look_for}[/dim]")
     console.print(explanation_panel(make_view(story.explanation, story.game, story.exchange), top=6))
     is_true = all(check.is_passed for check in checks)
-    console.print(
-        "verify: " + ("[green]follows from its evidence[/green]" if is_true else "[red]FAILS[/red]")
-    )
+    console.print("verify: " + ("[green]follows from its evidence[/green]" if is_true else "[red]FAILS[/red]"))
     return is_true
 
 
@@ -213,9 +209,7 @@ def load(connection: object, row: Summary) -> Explanation:
 def prompt_tokens(server: str) -> int:
     """vLLM's own counter."""
     lines = httpx.get(f"{server}/metrics", trust_env=False).text.splitlines()
-    return int(
-        sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:prompt_tokens_total"))
-    )
+    return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:prompt_tokens_total")))
 
 
 def where_next(first: Summary, options: argparse.Namespace) -> None:

@@ -138,8 +138,8 @@ def _notes(exchange: Exchange, places: Sequence[MessagePlace | None]) -> Iterato
         found = [place for m, place in zip(exchange.messages, places, strict=True) if m.kind == kind and m.text.strip()]
         if lost := found.count(None):
             yield (
-                f"{lost} of {len(found)} {name} of the request stand nowhere in the rendered prompt as one piece "
-                "that is surely theirs, so they were never masked"
+                f"{name}: {lost} of {len(found)} could not be found in the rendered prompt as one piece that is "
+                "surely theirs; they were never masked"
             )
 
 

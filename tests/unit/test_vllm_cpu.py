@@ -14,9 +14,7 @@ A_SERVER_THAT_DIES_FIRST = "sleep 60 & echo started; exit 1"
 
 def start_guarded(script: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(Path(vllm_cpu.__file__)), "_guard", "sh", "-c", script]
-    return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0
-    )
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, bufsize=0)
 
 
 @pytest.mark.timeout(20)
@@ -40,9 +38,7 @@ def test_children_end_when_the_server_dies() -> None:
 def test_every_package_is_pinned() -> None:
     lines = vllm_cpu.REQUIREMENTS.read_text().splitlines()
     packages = [line for line in lines if line and not line.startswith("#")]
-    assert packages[0].startswith("torch=="), (
-        "a missing CPU build of torch must show before anything is downloaded"
-    )
+    assert packages[0].startswith("torch=="), "a missing CPU build of torch must show before anything is downloaded"
     assert [line for line in packages if "==" not in line] == []
 
 

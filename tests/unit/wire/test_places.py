@@ -155,8 +155,8 @@ def test_xml_calls_reach_from_their_first_string_to_their_last() -> None:
     ]
     players = align("message", MessageSegmenter().split(exchange), exchange, tokens)
     assert players.notes == (
-        "2 of 3 tool calls of the request stand nowhere in the rendered prompt as one piece that is surely theirs, "
-        "so they were never masked",
+        "tool calls: 2 of 3 could not be found in the rendered prompt as one piece that is surely theirs; "
+        "they were never masked",
     )
 
 
@@ -167,7 +167,7 @@ def test_bare_arguments_are_known_by_the_name_before_them() -> None:
     call = next(i for i, message in enumerate(exchange.messages) if message.kind == "tool_call")
     assert there[call] == '{"query": "the \\"große\\" bell", "top": 2}'
     notes = align("message", MessageSegmenter().split(exchange), exchange, tokens).notes
-    assert [note.split(" of the request")[0] for note in notes] == ["2 of 2 tool definitions"]
+    assert [note.split(" could not")[0] for note in notes] == ["tool definitions: 2 of 2"]
 
 
 def test_equal_calls_are_told_apart_by_their_order() -> None:
