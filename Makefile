@@ -40,8 +40,8 @@ lint: venv ## Style, types and architecture
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 
-unit: venv ## The unit tests
-	$(PY) -m pytest tests/unit
+unit: venv ## The unit tests, but for the slow ones
+	$(PY) -m pytest tests/unit -m "not slow" --hypothesis-profile=quick
 
 check: lint unit ## What to run before every commit: under a minute
 

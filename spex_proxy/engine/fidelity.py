@@ -31,7 +31,7 @@ def interval(values: Values, predictions: Values, seed: int) -> tuple[float, flo
     Bootstrap-t (Efron & Tibshirani 1993, 12.5) of log(1 - R2) over masks. The upper end is then raised
     for the rows that the judged fits did not see: an error that falls at most like 1/N
     falls at most to SEEN of itself. On recorded games of 128 masks it covered R2 on fresh masks in 93%,
-    where percentiles covered 73%. What it cannot know is values so rare that none was drawn: on the one
+    where percentiles covered 67%. What it cannot know is values so rare that none was drawn: on the one
     heavy-tailed game (kurtosis 17) it covered 83%, and missed when the sample looked harmless.
     """
     m = len(values)

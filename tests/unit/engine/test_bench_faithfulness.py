@@ -20,6 +20,7 @@ def folder(tmp_path, sparse_game, small_trees):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_json_is_one_object_a_line(folder, capsys):
     given = ["--games", str(folder), "--methods", "stack,proxyspex", "--budgets", "40,60", "--seeds", "0,1", "--json"]
     faithfulness.main(given)

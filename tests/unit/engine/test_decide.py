@@ -64,6 +64,7 @@ def test_permuting_players_permutes_the_spectrum(order, seed):
         assert back[term] == pytest.approx(coefficient, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("terms", [[(i,) for i in range(6)], [(0, 3)]], ids=["six equal", "one dominant"])
 def test_equal_and_dominant_coefficients_and_the_constant(terms, answer):
     truth = Spectrum.from_terms(6, [(), *terms], [100.0] + [2.0] * len(terms))
@@ -157,6 +158,7 @@ def test_rows_that_nobody_planned_are_used(sparse_game, small_trees):
 # ------------------------------------------------------------------------------------------------- stopping
 
 
+@pytest.mark.slow
 def test_stops_at_the_target(sparse_game, answer):
     fit, evidence, _ = answer(Recipe(budget=512, target_r2=0.8), 12, sparse_game(12))
     assert fit.how["stopped"] == "the target was reached"
@@ -165,6 +167,7 @@ def test_stops_at_the_target(sparse_game, answer):
     assert fit.verdict == "reliable"
 
 
+@pytest.mark.slow
 def test_stops_at_the_noise_ceiling(sparse_game, answer):
     fit, evidence, _ = answer(Recipe(budget=512, target_r2=0.999), 12, sparse_game(12, noise=0.4), repeat_noise=0.4)
     assert fit.how["stopped"] == "the noise ceiling was reached"

@@ -17,6 +17,7 @@ def measure(game, n, budget, seed=0):
     return Evidence(plan.masks, game(plan.masks), plan.replicates)
 
 
+@pytest.mark.slow
 def test_out_of_fold_r2_is_that_of_fresh_masks(sparse_game):
     game = sparse_game(24, noise=0.5)
     rows = rows_of(measure(game, 24, 200))
@@ -28,6 +29,7 @@ def test_out_of_fold_r2_is_that_of_fresh_masks(sparse_game):
     assert truly > 0.8
 
 
+@pytest.mark.slow
 def test_pure_noise_is_not_explained():
     rng = np.random.default_rng(3)
     masks = designs.uniform_masks(20, 80, 0)

@@ -51,6 +51,7 @@ def test_the_lasso_is_the_ridge_that_it_ends_as(sparse_game):
 # ----------------------------------------------------------------------------------------- the Gaussian process
 
 
+@pytest.mark.slow
 def test_terms_that_are_dropped_count_as_noise(sparse_game, monkeypatch):
     """With nothing dropped the ridge is the posterior mean; with most dropped it must not chase what they explained."""
     game = sparse_game(40, noise=0.5)
@@ -111,6 +112,7 @@ def test_weights_fall_back_on_the_mean_when_members_only_hurt():
 # ------------------------------------------------------------------------------------------------ the whole
 
 
+@pytest.mark.slow
 def test_out_of_fold_r2_is_that_of_fresh_masks(sparse_game):
     game = sparse_game(24, noise=0.5)
     rows = rows_of(measure(game, 24, 200))
@@ -155,6 +157,7 @@ def test_a_stack_that_does_not_fit_its_support_is_refused(broken, sparse_game):
         stack.combined(np.zeros((1, 1), dtype=np.uint64), broken, rows)
 
 
+@pytest.mark.slow
 def test_large_offsets_and_small_scales_lose_nothing(sparse_game, small_trees):
     evidence = measure(sparse_game(12), 12, 100)
     moved = Evidence(evidence.masks, 1e-3 * evidence.values - 1e6, evidence.replicates)
@@ -164,6 +167,7 @@ def test_large_offsets_and_small_scales_lose_nothing(sparse_game, small_trees):
     assert fidelity.r_squared(a, b) > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "budget"), [(200, 40), (5, 20), (70, 60)])
 def test_few_masks_and_few_or_many_players(n, budget, sparse_game, small_trees):
     found = stack.fit(rows_of(measure(sparse_game(n), n, budget)), 0)

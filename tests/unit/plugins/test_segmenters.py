@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -264,15 +263,17 @@ def test_the_example_in_the_documentation(segmenter: Segmenter, players: int) ->
     [" " * 400_000 + "x", "." * 400_000, ".)" + ")" * 400_000, ". " * 200_000, ".  (" + "(" * 400_000, "\n " * 200_000],
     ids=["spaces", "stops", "closing", "stops and spaces", "opening", "lines"],
 )
+@pytest.mark.slow
+@pytest.mark.timeout(120)  # the bound: a quadratic pattern takes far longer, a slow machine does not
 def test_no_text_takes_long(segmenter: Segmenter, text: str) -> None:
-    started = time.process_time()
-    segmenter.split(chat(text))
-    assert time.process_time() - started < 3  # a quadratic pattern takes minutes
+    ranges = segmenter.split(chat(text))
+    assert all(0 <= one.start < one.end <= len(text) for one in ranges)
 
 
 @pytest.mark.parametrize("segmenter", ALL, ids=lambda segmenter: segmenter.name)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_no_marks_take_long(segmenter: Segmenter, text: str) -> None:
-    started = time.process_time()
-    segmenter.split(chat(text))
-    assert time.process_time() - started < 3
+    ranges = segmenter.split(chat(text))
+    assert all(0 <= one.start < one.end <= len(text) for one in ranges)

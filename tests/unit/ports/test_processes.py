@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,10 +112,9 @@ async def test_who_does_not_listen_is_killed_after_the_grace(tmp_path: Path) -> 
     ready, stop = tmp_path / "ready", asyncio.Event()
     running = asyncio.create_task(run_together([vital(IS_DEAF.format(str(ready)))], os.environ, stop))
     await until(ready.exists)
-    started = time.perf_counter()
     stop.set()
-    assert await running == 0
-    assert 0.3 <= time.perf_counter() - started < 10
+    async with asyncio.timeout(60):
+        assert await running == 0
 
 
 async def test_a_program_that_cannot_start(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -190,8 +189,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.timeout(120)  # the bound: a quadratic pattern takes far longer, a slow machine does not
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_no_text_takes_long(text: str) -> None:
-    started = time.process_time()
-    stretches(text)
-    assert time.process_time() - started < 3  # a quadratic pattern takes minutes
+    assert all(0 <= one.start <= one.end <= len(text) for one in stretches(text))
