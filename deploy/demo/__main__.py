@@ -28,7 +28,7 @@ from sqlalchemy import Engine
 
 from deploy.demo.questions import QUESTIONS, Question
 from deploy.demo.vllm_cpu import Unavailable, running_vllm
-from spex_proxy.facts.explanation import Explanation, Summary
+from spex_proxy.facts.explanation import Summary
 from spex_proxy.flows.verify import verify
 from spex_proxy.plug.load import Plugins
 from spex_proxy.store import browse, explanations
@@ -190,7 +190,8 @@ def show(store: Engine, question: Question, summary: Summary) -> bool:
 def balance(store: Engine, counted: int, relayed: int, done: list[Summary], checks: list[bool]) -> None:
     """Every token accounted for: what vLLM counted = what apps sent + what explaining cost."""
     with reading(store) as connection:
-        explained = sum(load(connection, row).cost.prompt_tokens for row in done)
+        ids = [str(row.explanation_id) for row in done]
+        explained = sum(explanations.load_explanation(connection, one).cost.prompt_tokens for one in ids)
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_row("prompt tokens that vLLM counted", f"{counted:,}")
     table.add_row("  of the apps' own requests", f"{relayed:,}")
@@ -200,10 +201,6 @@ def balance(store: Engine, counted: int, relayed: int, done: list[Summary], chec
         sys.exit(f"vLLM counted {counted} prompt tokens, we account for {relayed + explained}")
     if not all(checks):
         sys.exit("an explanation does not follow from its stored evidence")
-
-
-def load(connection: object, row: Summary) -> Explanation:
-    return explanations.load_explanation(connection, str(row.explanation_id), project="default")  # type: ignore[arg-type]
 
 
 def prompt_tokens(server: str) -> int:
