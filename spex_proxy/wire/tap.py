@@ -74,6 +74,10 @@ class TapBudget:
         self.held -= size
 
 
+LAST_EVENT = b"data: [DONE]"
+"""After it an OpenAI stream says nothing more."""
+
+
 class Skip(Exception):
     """This exchange is not kept; `reason` is one of SKIP_REASONS."""
 
@@ -146,8 +150,12 @@ class Tap:
             self._answer.append(chunk)
 
     def finish(self, ending: Ending, seconds: float) -> RawExchange | Skipped:
-        """What was seen, whole; or why it is not kept. The tap holds nothing afterwards."""
-        if self._skip is None and ending != "complete":
+        """What was seen, whole; or why it is not kept. The tap holds nothing afterwards.
+
+        A client may leave as soon as it has all it wants: the openai client closes a stream at `[DONE]`,
+        before its formal end. Such an exchange is whole.
+        """
+        if self._skip is None and ending != "complete" and not (ending == "client_gone" and self._is_whole()):
             self._skip = ending
         if self._skip is not None:
             self._let_go()
@@ -165,6 +173,15 @@ class Tap:
         )
         self._let_go()
         return raw
+
+    def _is_whole(self) -> bool:
+        """Has the answer's last meaningful byte gone by: its declared length, or the event that ends a stream?"""
+        named = {name.lower(): value for name, value in self._headers}
+        length = named.get(b"content-length", b"")
+        if length.isdigit():
+            return sum(map(len, self._answer)) == int(length)
+        is_stream = named.get(b"content-type", b"").startswith(b"text/event-stream")
+        return is_stream and b"".join(self._answer[-4:]).rstrip().endswith(LAST_EVENT)
 
     def discard(self) -> None:
         """Let go of everything without an outcome."""

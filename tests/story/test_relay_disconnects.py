@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from spex_proxy.facts.exchange import Skipped
+from spex_proxy.facts.exchange import RawExchange, Skipped
 from tests.story.raw_client import RawClient, ask, chat_request, request
 from tests.story.running import Proxy, relay
 from tests.story.upstream import CLOSE, HANG, Step, Upstream, answer, chunk, eventually, stream_head
@@ -68,6 +68,26 @@ def test_in_the_middle_of_a_silent_stream(upstream: Upstream, proxy: Proxy) -> N
         client.read_head()
         assert client.read_chunk() == EVENT
         the_client_leaves(upstream, proxy, client)
+
+
+def test_after_the_event_that_ends_a_stream(upstream: Upstream, proxy: Proxy) -> None:
+    """The openai client closes at `[DONE]`, before the stream's formal end: nothing is missing, so it is kept."""
+    upstream.answers(stream_head(), chunk(EVENT), chunk(b"data: [DONE]\n\n"), HANG)
+    outcomes = len(proxy.outcomes)
+    with RawClient(proxy.port) as client:
+        client.send(ASK)
+        client.read_head()
+        seen = b""
+        while not seen.endswith(b"data: [DONE]\n\n"):
+            seen += client.read_chunk()
+        eventually(lambda: upstream.live == 1)
+        client.leave()
+        eventually(lambda: upstream.aborted == 1)
+    if proxy.counters.value("watched_requests"):
+        eventually(lambda: len(proxy.outcomes) > outcomes)
+        last = proxy.outcome()
+        assert isinstance(last, RawExchange)
+        assert last.response_body.endswith(b"data: [DONE]\n\n")
 
 
 def test_in_the_middle_of_a_plain_answer(upstream: Upstream, proxy: Proxy) -> None:

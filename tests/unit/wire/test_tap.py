@@ -106,3 +106,31 @@ def test_what_is_not_complete_is_skipped(ending: Ending) -> None:
 
 def test_reasons_are_sentences_for_people() -> None:
     assert all(text.endswith(".") and "\n" not in text for text in SKIP_REASONS.values())
+
+
+STREAM = ((b"Content-Type", b"text/event-stream; charset=utf-8"),)
+
+
+@pytest.mark.parametrize(
+    ("headers", "chunks", "is_whole"),
+    [
+        (STREAM, [b"data: {}\n\n", b"data: [DONE]\n\n"], True),
+        (STREAM, [b"data: {}\n\ndata: [DO", b"NE]\n\n"], True),
+        (STREAM, [b"data: {}\n\n"], False),
+        (STREAM, [b'data: {"content": "data: [DONE]"}\n\n'], False),
+        (((b"content-length", b"6"),), [b"ans", b"wer"], True),
+        (((b"content-length", b"7"),), [b"ans", b"wer"], False),
+        ((), [b"answer"], False),
+    ],
+)
+def test_who_leaves_with_the_whole_answer_is_kept(
+    headers: tuple[tuple[bytes, bytes], ...], chunks: list[bytes], is_whole: bool
+) -> None:
+    seen = tap()
+    seen.request_chunk(b"ask")
+    seen.response_start(200, headers)
+    for number, chunk in enumerate(chunks):
+        seen.response_chunk(chunk, float(number))
+    outcome = seen.finish("client_gone", 9.0)
+    assert isinstance(outcome, RawExchange) == is_whole
+    assert is_whole or outcome == Skipped(seen.head.id, "client_gone")
