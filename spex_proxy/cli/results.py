@@ -49,7 +49,7 @@ def list_(store: Store = None, limit: Annotated[int, typer.Option(help="How many
     engine = wiring.ready_store(settings)
     with reading(engine) as connection:
         rows = browse.newest(connection, settings.project, limit)
-    console.print(listing(rows))
+    console.print(listing(rows, console.width))
 
 
 def verify(any_id: AnyId, store: Store = None) -> None:

@@ -20,6 +20,10 @@ LOWERS = (214, 95, 14)
 FAINTEST = 0.08
 """Effects under this share of the largest are left uncoloured: most of them are noise."""
 ID_WIDTH = 36
+SHORT_ID = 18
+"""So much of an id names the microsecond: enough to find it by."""
+WIDE = 140
+"""Columns from which everything fits."""
 BAR_WIDTH = 12
 """Leaves room for words on a console of 40 columns."""
 _CONTROLS = (
@@ -51,18 +55,18 @@ def checks_table(checks: Sequence[Check]) -> RenderableType:
     return table
 
 
-def listing(rows: Sequence[Summary]) -> RenderableType:
-    """Exchanges, newest first: when, which, what became of them."""
+def listing(rows: Sequence[Summary], width: int = WIDE) -> RenderableType:
+    """Exchanges, newest first, and what became of them. In few columns ids are cut to what still finds them."""
+    is_wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("when (UTC)", "id", "upstream id", "model", "state", "R²", "answer"):
-        shortest = ID_WIDTH if name == "id" else None  # an id is there to be copied
+    for name in ("when (UTC)", "id", *(("upstream id", "model") if is_wide else ()), "state", "R²", "answer"):
+        shortest = {"id": ID_WIDTH if is_wide else SHORT_ID, "when (UTC)": 14}.get(name)
         table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=shortest)
     for row in rows:
         table.add_row(
-            f"{row.received_at:%Y-%m-%d %H:%M:%S}",
-            row.exchange_id,
-            _text(row.upstream_id or ""),
-            _text(row.model),
+            f"{row.received_at:%Y-%m-%d %H:%M:%S}" if is_wide else f"{row.received_at:%m-%d %H:%M:%S}",
+            row.exchange_id if is_wide else row.exchange_id[:SHORT_ID],
+            *((_text(row.upstream_id or ""), _text(row.model)) if is_wide else ()),
             _text(row.state),
             "" if row.r2 is None else f"{row.r2:.3f}",
             _text(row.answer),

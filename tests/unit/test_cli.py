@@ -233,12 +233,16 @@ def test_db_upgrade_makes_the_store(spex: Spex, tmp_path: Path) -> None:
     assert spex("list", "--store", url)[0] == 0
 
 
-def test_list_and_show_of_what_is_not_explained(spex: Spex, rows: sa.Engine, store: str) -> None:
+@pytest.mark.parametrize(("width", "shown"), [(200, 36), (80, 18)])
+def test_list_and_show_of_what_is_not_explained(
+    spex: Spex, rows: sa.Engine, store: str, monkeypatch: pytest.MonkeyPatch, width: int, shown: int
+) -> None:
+    monkeypatch.setattr(cli.console, "width", width)
     with rows.begin() as connection:
         exchange = Make().saved(connection, output_text="Tell [/me] more. \x1b[2J")
     code, out, _ = spex("list", "--store", store)
     assert code == 0
-    assert exchange.id in out
+    assert exchange.id[:shown] in out
     assert "Tell [/me] more. ␛[2J" in out
     assert exchange.upstream_id is not None
     code, _, err = spex("show", exchange.upstream_id, "--store", store)
