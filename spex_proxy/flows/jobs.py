@@ -27,9 +27,10 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine
 
 from spex_proxy.flows.chores import Chore, keep_doing
+from spex_proxy.flows.company import Company
 from spex_proxy.flows.durable import Known, Runner, step
 from spex_proxy.flows.explain import Parts
-from spex_proxy.flows.transactions import write, write_once
+from spex_proxy.flows.transactions import read, write, write_once
 from spex_proxy.flows.work import Report, Retries, run_job
 from spex_proxy.ports.alone import alone
 from spex_proxy.store import dispatch as handing
@@ -100,6 +101,7 @@ class _Worker:
         self._is_only = parts.store.dialect.name == "sqlite"
         self._executor = EMBEDDED if self._is_only else self._id
         self._runner = Runner(parts.store, self._executor, options.concurrency, self._run)
+        self._company = Company()
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._chores: asyncio.Task[None] | None = None
         self._strange: set[Dispatch] = set()
@@ -167,12 +169,16 @@ class _Worker:
         return "ended"
 
     async def _claim_and_run(self, dispatch: Dispatch) -> None:
-        claim = {"job_id": dispatch.job_id, "dispatch": dispatch.number}
-        job = await write(self._store, outbox.claim, self._id, **claim)
-        if job is None:
-            await self._refuse(dispatch)
-            return
-        await run_job(job, self._parts, self._on_report, step=step, retries=self._options.retries)
+        """A job whose worker died runs alone, and is not claimed before it may: were it not to blame for the
+        death, it would otherwise be counted among the dead once more."""
+        known = await read(self._store, outbox.load_job, dispatch.job_id, project=dispatch.project)
+        async with self._company.alone() if known.takeovers else self._company.together():
+            claim = {"job_id": dispatch.job_id, "dispatch": dispatch.number}
+            job = await write(self._store, outbox.claim, self._id, **claim)
+            if job is None:
+                await self._refuse(dispatch)
+                return
+            await run_job(job, self._parts, self._on_report, step=step, retries=self._options.retries)
 
     async def _refuse(self, dispatch: Dispatch) -> str:
         """It was taken back, cancelled or paused meanwhile; if it is still meant, it needs another start."""
@@ -212,8 +218,7 @@ class _Worker:
         return self._take_over(connection, self._live(connection)) if workers.alone(connection) else ()
 
     def _take_over(self, connection: Connection, live: set[str]) -> tuple[outbox.Job, ...]:
-        pause = timedelta(seconds=self._options.retries.pause_s)
-        return handing.take_over(connection, live, most=MOST_TAKEOVERS, pause=pause)
+        return handing.take_over(connection, live, most=MOST_TAKEOVERS)
 
     def _live(self, connection: Connection) -> set[str]:
         seen = workers.live(connection, timedelta(seconds=self._options.ttl_s))

@@ -12,6 +12,8 @@ says at its start what it is: BEGIN IMMEDIATE, or BEGIN on a connection that ref
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,9 +52,6 @@ _POSTGRES_ARGS: dict[str, Any] = {
 _URL_FORMS = "sqlite:///path/to/store.db or postgresql://user:password@host/database"
 
 _PRAGMAS = (
-    # One writer beside any number of readers; in the other journal modes readers and writers lock each
-    # other out (JOBS.md measured a third of all reads failing). The file remembers the mode.
-    "PRAGMA journal_mode=WAL",
     # FULL, not NORMAL: with NORMAL a power cut may take back transactions that were committed, that is
     # readings which the model server was already paid for, and, worse, history that a published
     # checkpoint has vouched for, which is then indistinguishable from tampering. It costs one fsync a
@@ -200,8 +199,26 @@ def open_beside(engine: sa.Engine, name: str) -> sa.Engine:
 
 def _set_up_beside_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = "IMMEDIATE"
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    _switch_to_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """One writer beside any number of readers; in the other journal modes readers and writers lock each other
+    out (JOBS.md measured a third of all reads failing). The file remembers the mode.
+
+    While several processes open a new file at once, the switch fails at once instead of waiting as all else does.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
 
 
 def _set_up_beside_postgres(connection: Any, _record: object) -> None:
@@ -247,6 +264,7 @@ def _sqlite_engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> sa
         # Left alone, the sqlite3 module opens transactions by itself: too late, and not for DDL or
         # SELECT. From here on only `begin` below does.
         connection.isolation_level = None
+        _switch_to_wal(connection)
         for pragma in _PRAGMAS:
             connection.execute(pragma)
         if not foreign_keys:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from spex_proxy.store.outbox import BACK, COLUMNS, LONGEST_PAUSE, Job, ready
+from spex_proxy.store.outbox import BACK, COLUMNS, Job, ready
 from spex_proxy.store.rows import clock, impatiently
 from spex_proxy.store.tables import outbox, utc_now
 
@@ -71,30 +69,25 @@ def running_of(conn: sa.Connection, worker: str) -> set[tuple[str, str]]:
     return {(row.project, row.id) for row in conn.execute(query)}
 
 
-def take_over(conn: sa.Connection, live: Collection[str], *, most: int, pause: timedelta) -> tuple[Job, ...]:
+def take_over(conn: sa.Connection, live: Collection[str], *, most: int) -> tuple[Job, ...]:
     """Put back what runs in the name of a worker that is not among the `live` ones; returns the jobs as they are now.
 
     After `most` takeovers in a row, none of which has brought a reading, the job fails: it may be what kills
-    its workers. From the second on it is left alone for `pause` and more, by a different amount for each job,
-    so that it no longer runs beside the same others and takes them along.
+    its workers.
     """
     impatiently(conn)
-    moment = clock(conn)
     dead = conn.execute(
-        sa.select(outbox.c.project, outbox.c.id, outbox.c.attempts, outbox.c.takeovers, outbox.c.worker)
+        sa.select(outbox.c.project, outbox.c.id, outbox.c.takeovers, outbox.c.worker)
         .where(outbox.c.state == "running", sa.or_(outbox.c.worker.is_(None), outbox.c.worker.not_in(live)))
         .with_for_update(skip_locked=True)
     ).all()
     taken = []
     for row in dead:
+        changes: dict[str, Any] = BACK | {"takeovers": row.takeovers + 1}
         if row.takeovers >= most:
             reason = f"the worker died with this job {row.takeovers + 1} times in a row; the last was {row.worker}"
-            changes: dict[str, Any] = {"state": "failed", "reason": reason, "finished_at": utc_now()}
-        else:
-            wait = pause * (2 ** (row.takeovers - 1) * (1 + zlib.crc32(row.id.encode()) / 2**32))
-            later = {"retry_at": moment + min(wait, LONGEST_PAUSE)} if row.takeovers else {}
-            changes = BACK | {"takeovers": row.takeovers + 1} | later
+            changes = {"state": "failed", "reason": reason, "finished_at": utc_now()}
         this = [outbox.c.project == row.project, outbox.c.id == row.id]
-        ended = conn.execute(sa.update(outbox).where(*this).values(**changes).returning(*COLUMNS)).one()
-        taken.append(Job(**ended._mapping))
+        now = conn.execute(sa.update(outbox).where(*this).values(**changes).returning(*COLUMNS)).one()
+        taken.append(Job(**now._mapping))
     return tuple(taken)

@@ -23,6 +23,9 @@ from tests.story.scripted_model import busy, refusing, waiting
 
 pytestmark = pytest.mark.timeout(60)
 
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+"""What no database makes a difference to."""
+
 QUICK = Options(concurrency=1, ttl_s=2, retries=Retries(tries=3, pause_s=0.2))
 
 
@@ -164,6 +167,7 @@ async def test_who_waits_comes_first_then_what_was_flagged_then_what_was_sampled
 # ---- failures ----
 
 
+@on_sqlite
 async def test_a_busy_server_is_tried_again_with_pauses_and_then_given_up(factory: Factory) -> None:
     (exchange,) = await asyncio.to_thread(factory.ask, 1)
     factory.model.always = busy
@@ -176,6 +180,7 @@ async def test_a_busy_server_is_tried_again_with_pauses_and_then_given_up(factor
     factory.assert_adds_up(most_lost_batches=99)
 
 
+@on_sqlite
 async def test_a_server_that_comes_back_costs_no_job(factory: Factory) -> None:
     (exchange,) = await asyncio.to_thread(factory.ask, 1)
     factory.model.faults.extend([lambda reply: [reply]] + [busy] * explain_flow.BUSY_TRIES)
@@ -185,6 +190,7 @@ async def test_a_server_that_comes_back_costs_no_job(factory: Factory) -> None:
     factory.assert_adds_up(most_lost_batches=explain_flow.BUSY_TRIES)
 
 
+@on_sqlite
 async def test_what_can_not_work_fails_at_once_with_its_reason(factory: Factory) -> None:
     (exchange,) = await asyncio.to_thread(factory.ask, 1)
     factory.model.always = refusing("This model does not support prompt_logprobs")
@@ -194,6 +200,7 @@ async def test_what_can_not_work_fails_at_once_with_its_reason(factory: Factory)
     assert (job.attempts, "400" in str(job.reason)) == (1, True)
 
 
+@on_sqlite
 async def test_a_bug_of_ours_ends_the_job_after_a_few_tries_and_not_the_worker(
     factory: Factory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,6 +223,7 @@ async def test_a_bug_of_ours_ends_the_job_after_a_few_tries_and_not_the_worker(
     assert "Alpha is quoted here" in caplog.text
 
 
+@on_sqlite
 async def test_a_recipe_of_a_newer_version_fails_its_job(factory: Factory) -> None:
     (exchange,) = await asyncio.to_thread(factory.ask, 1)
     with factory.store.begin() as connection:

@@ -13,12 +13,10 @@ import sqlalchemy as sa
 from spex_proxy.facts.errors import ClaimLost, NotFound
 from spex_proxy.store import dispatch, outbox, rows, tables, workers
 from spex_proxy.store.connect import open_store, reading
-from spex_proxy.store.tables import outbox as table
 from spex_proxy.store.tables import utc_now
 from tests.contract.store.samples import Make
 
 TTL = timedelta(seconds=20)
-PAUSE = timedelta(seconds=10)
 real_now = utc_now
 
 
@@ -66,7 +64,7 @@ def test_a_claim_is_held_until_the_job_is_somebody_elses(engine: sa.Engine, make
         add(conn, make)
         mine = take(conn)
         assert outbox.hold(conn, mine) == "running"
-        dispatch.take_over(conn, live=set(), most=3, pause=PAUSE)
+        dispatch.take_over(conn, live=set(), most=3)
         with pytest.raises(ClaimLost, match="no longer belongs to w"):
             outbox.hold(conn, mine)
         theirs = take(conn, "successor")
@@ -129,7 +127,7 @@ def test_every_way_back_to_the_queue_is_another_dispatch(engine: sa.Engine, make
         for back in (
             lambda job: outbox.fail(conn, job, "busy", final=False),
             lambda job: outbox.requeue_running(conn, "w"),
-            lambda job: dispatch.take_over(conn, live=set(), most=3, pause=PAUSE),
+            lambda job: dispatch.take_over(conn, live=set(), most=3),
             lambda job: (outbox.pause(conn, job.id), outbox.resume(conn, job.id)),
         ):
             (given,) = dispatch.undispatched(conn, 9)
@@ -162,9 +160,9 @@ def test_a_job_that_outlives_too_many_workers_fails(engine: sa.Engine, make: Mak
     with engine.begin() as conn:
         job_id = add(conn, make)
         for death in range(1, 5):
-            take(conn, f"worker-{death}", now=utc_now() + timedelta(minutes=5))
-            assert dispatch.take_over(conn, {f"worker-{death}"}, most=3, pause=PAUSE) == ()
-            (job,) = dispatch.take_over(conn, {"another"}, most=3, pause=PAUSE)
+            take(conn, f"worker-{death}")
+            assert dispatch.take_over(conn, {f"worker-{death}"}, most=3) == ()
+            (job,) = dispatch.take_over(conn, {"another"}, most=3)
             assert job.id == job_id
         assert job.state == "failed"
         assert job.reason == "the worker died with this job 4 times in a row; the last was worker-4"
@@ -175,20 +173,8 @@ def test_a_reading_shows_that_the_job_is_not_to_blame(engine: sa.Engine, make: M
         job_id = add(conn, make)
         for _ in range(9):
             outbox.hold(conn, take(conn))
-            dispatch.take_over(conn, set(), most=3, pause=PAUSE)
+            dispatch.take_over(conn, set(), most=3)
         assert outbox.load_job(conn, job_id).state == "queued"
-
-
-def test_jobs_that_died_together_do_not_run_together_again(engine: sa.Engine, make: Make) -> None:
-    with engine.begin() as conn:
-        ids = [add(conn, make) for _ in range(5)]
-        for _ in range(2):
-            for _ in ids:
-                take(conn)
-            dispatch.take_over(conn, set(), most=3, pause=PAUSE)
-        pauses = conn.scalars(sa.select(table.c.retry_at)).all()
-        assert len(set(pauses)) == 5
-        assert all(PAUSE * 0.9 < pause - utc_now() < PAUSE * 2 for pause in pauses)
 
 
 @pytest.mark.postgres
@@ -204,10 +190,10 @@ def test_a_worker_that_freezes_in_a_transaction_loses_it(
     frozen.begin()
     assert outbox.hold(frozen, job) == "running"
     with engine.begin() as conn:
-        assert dispatch.take_over(conn, set(), most=3, pause=PAUSE) == (), "its row is passed over, not waited for"
+        assert dispatch.take_over(conn, set(), most=3) == (), "its row is passed over, not waited for"
     time.sleep(1.5)
     with engine.begin() as conn:
-        assert [taken.id for taken in dispatch.take_over(conn, set(), most=3, pause=PAUSE)] == [job.id]
+        assert [taken.id for taken in dispatch.take_over(conn, set(), most=3)] == [job.id]
     with pytest.raises(sa.exc.DBAPIError):
         outbox.finish(frozen, job, "never")
     frozen.invalidate()

@@ -153,7 +153,7 @@ class Factory:
 
     # ---- the sums ----
 
-    def assert_adds_up(self, most_lost_batches: int = 0) -> None:
+    def assert_adds_up(self, most_lost_batches: int = 0, frozen: int = 0) -> None:
         """Exchanges, jobs and explanations fit together, and no committed reading was asked again."""
         with reading(self.store) as connection:
             for job in connection.execute(sa.select(jobs)):
@@ -167,16 +167,17 @@ class Factory:
                     assert job.state in ("failed", "cancelled"), f"job {job.id} is {job.state}"
                     assert job.reason
                     assert made == []
-        self.assert_nothing_asked_again(most_lost_batches)
+        self.assert_nothing_asked_again(most_lost_batches, frozen)
 
-    def assert_nothing_asked_again(self, most_lost_batches: int) -> None:
+    def assert_nothing_asked_again(self, most_lost_batches: int, frozen: int) -> None:
         """From the model's own notes: nothing was asked after its reading was committed; what was asked more often
-        than it was committed was under way when somebody died."""
+        than it was committed was under way when somebody died. A worker that was frozen on its way to ask a batch
+        asks it when it wakes up, and then learns that it is too late."""
         committed = self._committed()
         asked = {probe: list(times) for probe, times in self.model.times.items()}
-        for probe, moments in committed.items():
-            # the full prompt is measured three times, and the empty one is the same in all exchanges
-            assert max(asked[probe]) < max(moments), "a committed reading was asked again"
+        # the full prompt is measured three times, and the empty one is the same in all exchanges: hence the last
+        again = sum(max(asked[probe]) > max(moments) for probe, moments in committed.items())
+        assert again <= 8 * frozen, f"{again} committed readings were asked again"
         lost = sum(map(len, asked.values())) - sum(map(len, committed.values()))
         assert 0 <= lost <= 8 * most_lost_batches, f"{lost} answers were lost"
 

@@ -13,6 +13,7 @@ from random import Random
 import httpx
 import pytest
 
+from spex_proxy.flows.jobs import Options
 from tests.story.explaining import question
 from tests.story.jobs.factory import MASKS, Factory, text
 from tests.story.processes import Running, running, wait_until
@@ -21,7 +22,7 @@ from tests.story.scripted_model import waiting
 pytestmark = pytest.mark.timeout(240)
 
 KILLS = 20
-PROXY_KILLS = 5
+PROXY_KILLS = 4
 
 on_postgres = pytest.mark.parametrize(
     "database", [pytest.param("postgresql", marks=pytest.mark.postgres)], indirect=True
@@ -29,6 +30,7 @@ on_postgres = pytest.mark.parametrize(
 on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
+@on_sqlite
 def test_a_batch_of_jobs(factory: Factory) -> None:
     factory.ask(4)
     with factory.worker() as worker:
@@ -74,7 +76,7 @@ class _App:
 
 
 def test_workers_and_proxy_are_killed_at_random_points(factory: Factory) -> None:
-    """On PostgreSQL two workers live at a time, on SQLite one. The proxy dies between them."""
+    """On SQLite the one worker; on PostgreSQL two of three at a time. The proxy dies between them."""
     random = Random(20261122)
     factory.model.delay_s = 0.03
     settings = factory.settings
@@ -86,16 +88,18 @@ def test_workers_and_proxy_are_killed_at_random_points(factory: Factory) -> None
         def start_worker() -> Running:
             return alive.enter_context(factory.worker())
 
-        crew = [start_worker() for _ in range(1 if factory.is_sqlite else 2)]
-        for kill in range(KILLS):
+        at_once = 1 if factory.is_sqlite else 2
+        crew = [start_worker() for _ in range(1 if factory.is_sqlite else 3)]
+        for blow in range(KILLS // at_once):
             asked = len(factory.model.asked)
             deadline = time.monotonic() + 8
             while len(factory.model.asked) == asked and time.monotonic() < deadline and random.random() > 0.005:
                 time.sleep(0.01)  # most often in the middle of work, sometimes anywhere
             time.sleep(random.uniform(0, 0.5))
-            crew.pop(0).kill()
-            crew.append(start_worker())
-            if kill % (KILLS // PROXY_KILLS) == 1:
+            for victim in crew[:at_once]:
+                victim.kill()
+            crew = crew[at_once:] + [start_worker() for _ in range(at_once)]
+            if blow % (KILLS // at_once // PROXY_KILLS) == 1:
                 proxies[-1].kill()
                 proxies.append(alive.enter_context(running("serve", settings, factory.folder)))
         wait_until(lambda: app.served == 40, 60)
@@ -209,7 +213,7 @@ def test_a_worker_that_is_frozen_again_and_again(factory: Factory) -> None:
     factory.model.delay_s = 0.02
     factory.ask(12)
     with factory.worker() as one, factory.worker() as other:
-        for worker in (one, other, one, other):
+        for worker in (one, other):
             factory.wait_asked(len(factory.model.asked) + 8 if "queued" in factory.states() else 0)
             time.sleep(random.uniform(0, 0.3))
             worker.process.send_signal(signal.SIGSTOP)
@@ -217,12 +221,13 @@ def test_a_worker_that_is_frozen_again_and_again(factory: Factory) -> None:
             worker.process.send_signal(signal.SIGCONT)
         factory.wait_done(12, within_s=90)
         assert (one.stop(), other.stop()) == (0, 0)
-    factory.assert_adds_up(most_lost_batches=8)
+    factory.assert_adds_up(most_lost_batches=8, frozen=4)  # twice, with two jobs under way each time
 
 
 # ---- stopped ----
 
 
+@on_postgres
 def test_sigterm_in_mid_explanation_hands_it_back(factory: Factory) -> None:
     (exchange,) = factory.ask(1)
     factory.model.faults.extend([lambda reply: [reply]] * 2)
@@ -243,17 +248,23 @@ def test_sigterm_in_mid_explanation_hands_it_back(factory: Factory) -> None:
 
 
 @on_postgres
-def test_a_killed_worker_is_replaced_within_a_minute_with_default_settings(factory: Factory) -> None:
-    factory.ask(1)
+def test_the_jobs_of_a_killed_worker_are_taken_over_within_a_minute(factory: Factory) -> None:
+    """Measured with a patience of 3 s, and a bound that holds for the default as well."""
+    patience, allowed = 3.0, 1.5
+    assert Options(concurrency=1).ttl_s * allowed < 60 / 1.5
+    (exchange,) = factory.ask(1)
     factory.model.faults.extend([lambda reply: [reply]] * 2)
     factory.model.faults.append(waiting(factory.model.gate()))
-    defaults = {"worker_ttl_s": 20, "job_pause_s": 5}
-    with factory.worker(**defaults) as victim:
+    with factory.worker(worker_ttl_s=patience) as victim:
         factory.wait_asked(24)
-        with factory.worker(**defaults):
+        with factory.worker(worker_ttl_s=patience):
             wait_until(lambda: len(factory.alive()) == 2, 60)
+            time.sleep(patience)  # by now it may judge
             victim.kill()
             died = time.monotonic()
-            factory.wait_done(1, within_s=60)
-            print(f"taken over and explained {time.monotonic() - died:.0f} s after the kill")  # noqa: T201
+            wait_until(lambda: factory.job(exchange).attempts == 2, 60, every_s=0.02)
+            took = time.monotonic() - died
+            factory.wait_done(1)
+    print(f"claimed {took:.1f} s after the kill, with a patience of {patience:g} s")  # noqa: T201
+    assert took < patience * allowed + 1
     factory.assert_adds_up(most_lost_batches=1)
