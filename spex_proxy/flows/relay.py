@@ -11,6 +11,9 @@
           -> Sampler.choose          here: Verdict(explain?, why, probability)
           -> save                    one transaction: the exchange, and its job if it is to be explained
 
+A tap may carry a `rewriter` (`tap.rewriter`, None but under a rule with `exact_token_ids`): what the relay
+does with it is the contract in wire/rewriting.py.
+
 Two draws decide, and both are stored with their probability, so that whoever reads the
 store later can weigh what was kept against what was not. They are no random numbers:
 each is an HMAC of the request's id under the operator's secret, so every replica, and

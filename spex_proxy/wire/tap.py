@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from spex_proxy.facts.exchange import Headers, RawExchange, RequestHead, Skipped
+from spex_proxy.wire.rewriting import Rewriter
 
 SKIP_REASONS: dict[str, str] = {
     # said by the tap
@@ -91,7 +92,7 @@ class Tap:
 
     __slots__ = (
         "_answer", "_answer_size", "_budget", "_first_byte_s", "_headers", "_limits", "_probability",
-        "_request", "_request_size", "_skip", "_status", "_wish", "head",
+        "_request", "_request_size", "_skip", "_status", "_wish", "head", "rewriter",
     )  # fmt: skip
 
     def __init__(
@@ -101,8 +102,11 @@ class Tap:
         budget: TapBudget,
         capture_probability: float,
         explain_wish: bool | None,
+        rewriter: Rewriter | None = None,
     ) -> None:
         self.head = head
+        self.rewriter = rewriter
+        """Asked by the relay; None leaves every byte as it is (wire/rewriting.py)."""
         self._limits = limits
         self._budget = budget
         self._probability = capture_probability
