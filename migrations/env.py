@@ -1,6 +1,6 @@
 """Alembic's entry: runs the revisions on the connection that it is given.
 
-The program hands one over (spex_proxy.store.connect.upgrade), in a transaction of its own. A developer
+The program hands one over (spex_proxy.store.migrate.upgrade), in a transaction of its own. A developer
 who calls the `alembic` command names a store instead:
 
     alembic -c migrations/alembic.ini -x url=sqlite:////tmp/new.db \

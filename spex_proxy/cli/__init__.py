@@ -1,10 +1,13 @@
-"""The command line. Each command: read settings, hand over to wiring, show what came out."""
+"""The command line. Each command: read settings, hand over to wiring, show what came out.
+
+A command imports what it runs with when it is run: a worker starts without the web framework, and help
+without either.
+"""
 
 from __future__ import annotations
 
 import typer
 
-from spex_proxy import wiring
 from spex_proxy.cli import asking, results, serving
 from spex_proxy.cli.queue import queue
 from spex_proxy.cli.shell import Store, console, fail, settings_from
@@ -34,7 +37,9 @@ app.command(name="list")(results.list_)
 @db.command()
 def upgrade(store: Store = None) -> None:
     """Bring the store to the schema of this version."""
-    console.print(f"the store is at revision {wiring.migrate(settings_from(store=store))}")
+    from spex_proxy.wiring.schema import migrate
+
+    console.print(f"the store is at revision {migrate(settings_from(store=store))}")
 
 
 def main() -> None:

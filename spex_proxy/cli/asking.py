@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from spex_proxy import __version__, wiring
+from spex_proxy import __version__
 from spex_proxy.cli.results import show as show_result
 from spex_proxy.cli.shell import AnyId, Store, Upstream, console, progress_bar, run_until_stopped, settings_from
-from spex_proxy.facts.explanation import Explanation
-from spex_proxy.facts.finding import Finding
-from spex_proxy.flows import explain as explain_flow
 from spex_proxy.store.connect import reading
-from spex_proxy.store.lookup import find
-from spex_proxy.study import findings as report
+
+if TYPE_CHECKING:
+    from spex_proxy.facts.explanation import Explanation
+    from spex_proxy.facts.finding import Finding
+    from spex_proxy.flows.explain import Progress
 
 
 def explain(
@@ -30,22 +30,27 @@ def explain(
     seed: Annotated[int | None, typer.Option(help="Another seed asks other masks.")] = None,
 ) -> None:
     """Explain one stored exchange now, and show the result."""
+    from spex_proxy.flows.explain import explain as explain_flow
+    from spex_proxy.store.lookup import find
+    from spex_proxy.wiring.shared import make_recipe
+    from spex_proxy.wiring.worker import worker_parts
+
     settings = settings_from(upstream=upstream, store=store, segmenter=segmenter, budget=budget, seed=seed)
 
     async def run(stop: asyncio.Event) -> Explanation:
-        async with wiring.worker_parts(settings) as parts:
+        async with worker_parts(settings) as parts:
             with reading(parts.store) as connection:
                 found = find(connection, any_id, settings.project)
             with progress_bar() as bar:
                 task = bar.add_task("preparing", total=settings.budget)
 
-                def show(progress: explain_flow.Progress) -> None:
+                def show(progress: Progress) -> None:
                     bar.update(task, completed=progress.masks, description=progress.note)
 
                 explaining = asyncio.create_task(
-                    explain_flow.explain(
+                    explain_flow(
                         str(found.exchange_id),
-                        wiring.make_recipe(settings),
+                        make_recipe(settings),
                         parts,
                         project=settings.project,
                         on_progress=show,
@@ -69,11 +74,14 @@ def doctor(
     is_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Is everything there, and if not, what to do? Changes nothing. Exit code 1 if something is broken."""
+    from spex_proxy.study import findings as report
+    from spex_proxy.wiring.doctor import doctor_parts
+
     settings = settings_from(upstream=upstream, store=store)
 
     async def examine(_: asyncio.Event) -> list[Finding]:
         found = []
-        async with wiring.doctor_parts(settings, model) as parts:
+        async with doctor_parts(settings, model) as parts:
             async for finding in parts.examine():
                 found.append(finding)
                 if not is_json:

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import typer
 
-from spex_proxy import wiring
 from spex_proxy.cli.shell import Store, console, settings_from
 from spex_proxy.store import outbox, workers
 from spex_proxy.store.connect import reading
+from spex_proxy.wiring.store import ready_store
 
 queue = typer.Typer(no_args_is_help=True, help="The jobs that wait: how many, pause, resume.")
 
@@ -18,7 +18,7 @@ queue = typer.Typer(no_args_is_help=True, help="The jobs that wait: how many, pa
 def show(store: Store = None) -> None:
     """How many jobs are in which state, and who works on them."""
     settings = settings_from(store=store)
-    engine = wiring.ready_store(settings)
+    engine = ready_store(settings)
     with reading(engine) as connection:
         counts = outbox.counts(connection, settings.project)
         live = workers.live(connection, timedelta(seconds=settings.worker_ttl_s))
@@ -34,7 +34,7 @@ def show(store: Store = None) -> None:
 def pause(store: Store = None) -> None:
     """Start no more explanations of this project; those that run stop after the batch that is being answered."""
     settings = settings_from(store=store)
-    engine = wiring.ready_store(settings)
+    engine = ready_store(settings)
     with engine.begin() as connection:
         changed = outbox.pause_queue(connection, project=settings.project)
     console.print("paused" if changed else "it was paused already")
@@ -45,7 +45,7 @@ def pause(store: Store = None) -> None:
 def resume(store: Store = None) -> None:
     """Go on where it was left."""
     settings = settings_from(store=store)
-    engine = wiring.ready_store(settings)
+    engine = ready_store(settings)
     with engine.begin() as connection:
         changed = outbox.resume_queue(connection, project=settings.project)
     console.print("resumed" if changed else "it was not paused")

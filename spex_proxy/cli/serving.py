@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from spex_proxy import __version__, wiring
+from spex_proxy import __version__
 from spex_proxy.cli.shell import Store, Upstream, console, errors, run_until_stopped, settings_from
 from spex_proxy.facts.errors import SpexError
-from spex_proxy.flows.work import Report
 from spex_proxy.store.connect import StoreError
+
+if TYPE_CHECKING:
+    from spex_proxy.flows.work import Report
 
 
 def up(
@@ -23,11 +25,14 @@ def up(
     explain_rate: Annotated[float | None, typer.Option(help="Share of requests to explain, 0 to 1.")] = None,
 ) -> None:
     """Everything on one machine: migrate the store, start the relay and one worker. Ctrl-C stops both."""
+    from spex_proxy.wiring.schema import migrate
+    from spex_proxy.wiring.together import run_up
+
     settings = settings_from(
         upstream=upstream, store=store, port=port, admin_port=admin_port, explain_rate=explain_rate
     )
     try:
-        wiring.migrate(settings)
+        migrate(settings)
     except (SpexError, StoreError) as error:
         errors.print(f"[bold red]nothing can be stored or explained:[/bold red] {escape(str(error))}", highlight=False)
         errors.print("Production is served all the same. Mend the store and start again.")
@@ -37,13 +42,15 @@ def up(
         f"[dim]explaining {settings.explain_rate:.0%} of what passes; store {escape(settings.store)}; "
         f"pages http://{settings.admin_host}:{settings.admin_port}/spex/[/dim]"
     )
-    raise typer.Exit(run_until_stopped(lambda stop: wiring.run_up(settings, stop)))
+    raise typer.Exit(run_until_stopped(lambda stop: run_up(settings, stop)))
 
 
 def serve(upstream: Upstream = None, store: Store = None) -> None:
     """The relay alone. Production is served even if the store is not there."""
+    from spex_proxy.wiring.relay import run_relay
+
     settings = settings_from(upstream=upstream, store=store)
-    run_until_stopped(lambda stop: wiring.run_relay(settings, stop))
+    run_until_stopped(lambda stop: run_relay(settings, stop))
 
 
 def work(
@@ -54,8 +61,10 @@ def work(
     ] = None,
 ) -> None:
     """One worker: takes jobs from the store and explains them. On PostgreSQL, start as many as you like."""
+    from spex_proxy.wiring.worker import run_worker
+
     settings = settings_from(upstream=upstream, store=store, worker_concurrency=concurrency)
-    run_until_stopped(lambda stop: wiring.run_worker(settings, stop, _log_report))
+    run_until_stopped(lambda stop: run_worker(settings, stop, _log_report))
 
 
 def _log_report(report: Report) -> None:

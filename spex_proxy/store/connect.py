@@ -1,4 +1,4 @@
-"""Opening the store: engine, transactions, migrations.
+"""Opening the store: engine, transactions, where its schema stands (store/migrate.py moves it).
 
 Callers own transactions:
 
@@ -21,13 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import NullPool
 
 from spex_proxy.facts.errors import SettingsError
 from spex_proxy.store.rows import STOPPED_SECONDS
@@ -37,9 +31,6 @@ StoreError = sa.exc.SQLAlchemyError
 
 BUSY_SECONDS = 30.0
 """How long a writer waits for another one; the longest transactions here take well under a second."""
-
-_UPGRADE_LOCK = 0x53504558
-"""Key of the PostgreSQL advisory lock that serialises upgrades: the letters SPEX."""
 
 _READ_ONLY = "spex_read_only"
 
@@ -92,7 +83,7 @@ def open_store(url: str, *, create: bool = True) -> sa.Engine:
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         _prepare_file(parsed, create=create)
-        return _sqlite_engine(parsed)
+        return sqlite_engine(parsed)
     if backend in ("postgresql", "postgres"):
         return _postgres_engine(parsed)
     raise SettingsError(f"the store can't be kept in {backend!r}: write {_URL_FORMS}")
@@ -108,44 +99,25 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
         yield conn
 
 
-def upgrade(engine: sa.Engine) -> str:
-    """Bring the schema to this code's revision and return it. Any number of processes may call at once.
-
-    All of it is one transaction: a failed upgrade leaves the store as it was.
-    Raises SettingsError if the store can't be opened or written, or comes from a newer version.
-    """
-    state = revision_state(engine)
-    if not state.is_current:
-        with _said_clearly(engine):
-            _migrate(engine, "upgrade", state.head)
-    return state.head
-
-
-def downgrade(engine: sa.Engine, revision: str) -> None:
-    """Take the schema back to `revision`; `base` drops everything. For development and tests."""
-    _migrate(engine, "downgrade", revision)
-
-
 def revision_state(engine: sa.Engine) -> RevisionState:
     """Reads only: whoever is about to trust the tables asks first. Raises SettingsError if it can't be opened."""
-    with _said_clearly(engine), reading(engine) as conn:
-        current = MigrationContext.configure(conn).get_current_revision()
-    head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
-    assert head is not None, "the migrations have exactly one head"
-    return RevisionState(current, head)
+    with said_clearly(engine), reading(engine) as conn:
+        is_migrated = sa.inspect(conn).has_table("alembic_version")
+        current = conn.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() if is_migrated else None
+    return RevisionState(current, revision_head())
+
+
+def revision_head() -> str:
+    """Of this code. Our revisions are numbered, so that nobody imports Alembic only to learn the last one's name."""
+    return max(file.name.partition("_")[0] for file in (migrations_folder() / "versions").glob("[0-9]*_*.py"))
 
 
 @contextmanager
-def _said_clearly(engine: sa.Engine) -> Iterator[None]:
+def said_clearly(engine: sa.Engine) -> Iterator[None]:
     """Opening a store fails for reasons that an operator can mend; later failures are the callers' to survive."""
     shown = engine.url.render_as_string(hide_password=True)
     try:
         yield
-    except CommandError as error:
-        raise SettingsError(
-            f"the store {shown} was made by a newer version of spex-proxy ({error}): "
-            "install that version, or name another store"
-        ) from error
     except sa.exc.DBAPIError as error:
         raise SettingsError(f"the store {shown} can't be opened or written: {error.orig}") from error
 
@@ -155,29 +127,6 @@ def migrations_folder() -> Path:
     package = Path(__file__).resolve().parents[1]
     installed = package / "migrations"
     return installed if installed.is_dir() else package.parent / "migrations"
-
-
-def _alembic_config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def _migrate(engine: sa.Engine, direction: str, revision: str) -> None:
-    """Run Alembic on one connection, in one transaction, alone."""
-    config = _alembic_config()
-    migrating = engine
-    if engine.dialect.name == "sqlite":
-        # Alembic alters SQLite tables by copying and dropping them, which enforced foreign keys forbid;
-        # and that pragma can't be changed inside a transaction. Hence a connection of its own.
-        migrating = _sqlite_engine(engine.url, foreign_keys=False, poolclass=NullPool)
-    with migrating.begin() as conn:
-        if conn.dialect.name == "postgresql":
-            conn.execute(sa.select(sa.func.pg_advisory_xact_lock(_UPGRADE_LOCK)))
-        config.attributes["connection"] = conn
-        run = command.upgrade if direction == "upgrade" else command.downgrade
-        run(config, revision)
 
 
 def open_beside(engine: sa.Engine, name: str) -> sa.Engine:
@@ -251,7 +200,8 @@ def _prepare_file(url: URL, *, create: bool) -> None:
         raise SettingsError(f"the store {path} can't be made: {error}") from error
 
 
-def _sqlite_engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> sa.Engine:
+def sqlite_engine(url: URL, *, foreign_keys: bool = True, **options: Any) -> sa.Engine:
+    """For `open_store` and for migrations."""
     engine = sa.create_engine(
         url.set(drivername="sqlite+pysqlite"),
         connect_args={"timeout": BUSY_SECONDS},

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from spex_proxy.store.connect import open_store, upgrade
+from spex_proxy.store.connect import open_store
+from spex_proxy.store.migrate import upgrade
 from tests.browser.serving import Site, site
 from tests.browser.stories import Stories
 

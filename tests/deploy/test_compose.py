@@ -104,7 +104,7 @@ def test_health_checks_stand_where_there_is_somebody_to_ask(services: dict[str, 
 
 
 def test_stopping_takes_as_long_as_we_say_that_it_may(services: dict[str, Any]) -> None:
-    assert seconds(services["proxy"]["stop_grace_period"]) >= 30 + 10  # relay/server.py, wiring.DRAIN_S
+    assert seconds(services["proxy"]["stop_grace_period"]) >= 30 + 10  # relay/server.py, wiring/relay.py
     assert seconds(services["worker"]["stop_grace_period"]) >= 30
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from spex_proxy.store.connect import open_store, upgrade
+from spex_proxy.store.connect import open_store
+from spex_proxy.store.migrate import upgrade
 
 
 @pytest.fixture(scope="session")

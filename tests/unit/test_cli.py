@@ -17,7 +17,8 @@ import typer
 from typer.testing import CliRunner
 
 from spex_proxy import cli
-from spex_proxy.store.connect import open_store, upgrade
+from spex_proxy.store.connect import open_store
+from spex_proxy.store.migrate import upgrade
 from tests.contract.store.samples import Make
 
 

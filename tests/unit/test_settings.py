@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from spex_proxy import cli, wiring
+from spex_proxy import cli
 from spex_proxy.facts.errors import SettingsError
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.settings import Settings
+from spex_proxy.wiring.shared import make_recipe
+from spex_proxy.wiring.together import environment_of
 
 
 @pytest.fixture(autouse=True)
@@ -68,14 +70,14 @@ def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 def test_children_get_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     """`up` hands its own settings, options among them, to the relay and the worker."""
     settings = Settings(**{name: value for name, value in OTHER.items()})  # noqa: C416 - as keyword arguments
-    for name, value in wiring.environment_of(settings).items():
+    for name, value in environment_of(settings).items():
         if name.startswith("SPEX_"):
             monkeypatch.setenv(name, value)
     assert Settings() == settings
 
 
 def test_a_setting_that_is_none_stays_none_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = wiring.environment_of(Settings())
+    environment = environment_of(Settings())
     assert "SPEX_OTLP_ENDPOINT" not in environment
     assert environment["SPEX_DRAW_SECRET"] == "spex"
     assert set(os.environ) <= set(environment)
@@ -147,6 +149,6 @@ def test_a_slash_at_the_upstreams_end_is_no_part_of_it() -> None:
 
 def test_the_recipe_is_what_the_settings_say() -> None:
     chosen = {"segmenter": "word", "masker": "m", "value": "v", "budget": 9, "seed": 3, "target_r2": 0.5}
-    assert wiring.make_recipe(Settings(**chosen)) == Recipe(**chosen)  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match=r"method 'magic' \(SPEX_METHOD\) is unknown; there is proxyspex"):
-        wiring.make_recipe(Settings(method="magic"))
+    assert make_recipe(Settings(**chosen)) == Recipe(**chosen)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"method 'magic' \(SPEX_METHOD\) is unknown; there is .*stack"):
+        make_recipe(Settings(method="magic"))

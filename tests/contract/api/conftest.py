@@ -9,7 +9,8 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from spex_proxy.store.connect import open_store, upgrade
+from spex_proxy.store.connect import open_store
+from spex_proxy.store.migrate import upgrade
 from tests.contract.api.serving import Api, Behind, fill, serving
 from tests.contract.store.samples import Make
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from spex_proxy.store.connect import open_store, upgrade
+from spex_proxy.store.connect import open_store
+from spex_proxy.store.migrate import upgrade
 from tests.contract.store.postgres import Server, Unavailable
 from tests.contract.store.postgres import running as running_postgres
 from tests.story.jobs.factory import MASKS, Factory, PacedModel

@@ -1,0 +1,130 @@
+"""`serve`: the relay port and the second port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Engine, select
+
+from spex_proxy import __version__
+from spex_proxy.facts.errors import SpexError
+from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
+from spex_proxy.flows.relay import Sampler, Watcher
+from spex_proxy.flows.save import save_captured
+from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.aside import in_own_process, on_own_loop
+from spex_proxy.ports.counters import Counters
+from spex_proxy.relay.app import make_app
+from spex_proxy.relay.server import serve
+from spex_proxy.settings import Settings
+from spex_proxy.store.connect import StoreError, reading
+from spex_proxy.web.app import make_app as make_web
+from spex_proxy.web.doors import Doors
+from spex_proxy.wire.tap import TapBudget, TapLimits
+from spex_proxy.wiring.shared import make_recipe, make_telemetry, url_here
+from spex_proxy.wiring.store import ready_store
+from spex_proxy.wiring.verifying import verify_stored
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 10.0
+"""How long captures may take to reach the store after the last request was served."""
+
+
+class Saver:
+    """What the intake saves into: opened at the first batch, so that the relay serves without a store."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._recipe = make_recipe(settings)
+        self._store: Engine | None = None
+        self._opening = threading.Lock()
+        self._failed: str | None = None
+
+    def save(self, batch: Sequence[Captured]) -> None:
+        """One transaction: the exchanges, and a job for each that is to be explained."""
+        try:
+            with self.engine().begin() as connection:
+                for captured in batch:
+                    save_captured(connection, captured, self._recipe)
+        except Exception as error:
+            self._failed = f"the last exchanges could not be saved: {getattr(error, 'orig', None) or error}"
+            raise
+        self._failed = None
+
+    def trouble(self) -> str | None:
+        """What keeps the store from being written, in words; None if nothing does, as far as is known."""
+        try:
+            with reading(self.engine()) as connection:
+                connection.execute(select(1))
+        except SpexError as error:
+            return str(error)
+        except StoreError as error:
+            return f"the store failed: {getattr(error, 'orig', None) or type(error).__name__}"
+        return self._failed
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.dispose()
+
+    def engine(self) -> Engine:
+        """Raises SettingsError or StoreError while the store can't be used."""
+        with self._opening:
+            if self._store is None:
+                self._store = ready_store(self._settings)
+            return self._store
+
+
+def _doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callable[[], bool]) -> Doors:
+    return Doors(
+        store=store,
+        project=settings.project,
+        recipe=make_recipe(settings),
+        plugins=Plugins(),
+        verify=lambda explanation_id, project: in_own_process(verify_stored, settings.store, explanation_id, project),
+        is_stopping=is_stopping,
+        host=settings.admin_host,
+        relay=url_here(settings.host, settings.port),
+    )
+
+
+async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
+    """The relay port and the second port, in one process, until `stop` is set."""
+    counters, saver, telemetry = Counters(), Saver(settings), make_telemetry(settings)
+    if trouble := saver.trouble():
+        log.error("captures can't be stored, production is served: %s", trouble)
+    sampler = Sampler(
+        secret=settings.draw_secret.get_secret_value().encode(),
+        capture_rate=settings.capture_rate,
+        explain_rate=settings.explain_rate,
+    )
+    intake = Intake(
+        save=saver.save,
+        choose=sampler.choose,
+        trace=lambda c: telemetry.request_span(c.exchange, c.traceparent, c.tracestate),
+        counters=counters,
+        limits=IntakeLimits(max_items=settings.queue_items, max_bytes=settings.queue_bytes),
+        project=settings.project,
+    )
+    limits = TapLimits(settings.max_body_bytes, settings.max_body_bytes)
+    budget = TapBudget(settings.queue_bytes)
+    counters.watch("tapped_bytes", lambda: budget.held)
+    watcher = Watcher(sampler, limits, budget, intake.offer)
+    relay = make_app(settings.upstream, watcher, counters)
+    web = make_web(__version__, counters, saver.trouble, _doors(settings, saver.engine, stop.is_set))
+    intake.start()
+    try:
+        async with asyncio.TaskGroup() as servers:
+            servers.create_task(serve(relay, settings.host, settings.port, stop=stop))
+            servers.create_task(
+                # on a loop of its own: a long list or a large download delays no byte of production's
+                on_own_loop(lambda own: serve(web, settings.admin_host, settings.admin_port, stop=own), stop)
+            )
+    finally:
+        left = await asyncio.to_thread(intake.close, DRAIN_S)
+        log.info("relay stopped; %d captures were left unsaved; counts: %s", left, counters.snapshot())
+        await asyncio.to_thread(telemetry.close)
+        saver.close()

@@ -1,0 +1,22 @@
+"""The store, for all who use it."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from spex_proxy.facts.errors import SettingsError
+from spex_proxy.settings import Settings
+from spex_proxy.store.connect import open_store, revision_state
+
+
+def ready_store(settings: Settings) -> Engine:
+    """The store, if its schema is the one that this code needs; else SettingsError says what to run."""
+    store = open_store(settings.store, create=False)
+    state = revision_state(store)
+    if not state.is_current:
+        store.dispose()
+        raise SettingsError(
+            f"the store {store.url.render_as_string(hide_password=True)} is at revision {state.current or 'none'}, "
+            f"this version needs {state.head}: run `spex-proxy db upgrade`"
+        )
+    return store

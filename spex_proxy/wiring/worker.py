@@ -1,0 +1,44 @@
+"""`work`, and `explain` without a job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from spex_proxy.flows.explain import Parts
+from spex_proxy.flows.jobs import Options, work
+from spex_proxy.flows.work import Report, Retries
+from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.model_server import ModelServer
+from spex_proxy.settings import Settings
+from spex_proxy.wiring.shared import make_telemetry
+from spex_proxy.wiring.store import ready_store
+
+
+@asynccontextmanager
+async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
+    """What explanations are made with; closed at the end."""
+    store = ready_store(settings)
+    telemetry = make_telemetry(settings)
+    key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
+    plugins = Plugins()
+    for kind, name in (("segmenter", settings.segmenter), ("masker", settings.masker), ("value", settings.value)):
+        plugins.get(kind, name)  # a bad plugin is refused now, not at the first job
+    async with ModelServer(settings.upstream, key) as server:
+        try:
+            yield Parts(store, server, plugins, telemetry, settings.background_priority)
+        finally:
+            await asyncio.to_thread(telemetry.close)
+            store.dispose()
+
+
+async def run_worker(settings: Settings, stop: asyncio.Event, on_report: Callable[[Report], None]) -> None:
+    async with worker_parts(settings) as parts:
+        is_shared = parts.store.dialect.name != "sqlite"
+        options = Options(
+            concurrency=settings.worker_concurrency or (2 if is_shared else 1),
+            ttl_s=settings.worker_ttl_s,
+            retries=Retries(settings.job_tries, settings.job_pause_s),
+        )
+        await work(parts, options, stop, on_report)
