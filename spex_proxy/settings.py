@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     )
     masker: str = Field("delete", description="How a player is taken out of the prompt.")
     value: str = Field("sum_logprob", description="What is measured of the original output.")
-    method: str = Field("proxyspex", description="How the spectrum is recovered from the masks.")
+    method: str = Field("stack", description="How the spectrum is recovered from the masks.")
     budget: int = Field(256, ge=8, description="Most masks for one explanation.")
     target_r2: Share = Field(0.95, description="Stop when out-of-fold R2 surely reaches this.")
     seed: int = Field(0, ge=0, description="Fixes masks, folds and trees.")

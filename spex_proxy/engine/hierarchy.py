@@ -29,6 +29,11 @@ class Hierarchy:
     subset_rate: float
     terms: int
     """How many terms they are about, the constant included."""
+    interactions: int
+    """How many of them join two players or more."""
+    standing: float
+    """Share of the interactions that some order of players builds up: SCR without the terms of which it is always
+    true. 1 if there are none."""
 
 
 def hierarchy(spectrum: Spectrum, k: int | None = None) -> Hierarchy:
@@ -44,4 +49,5 @@ def hierarchy(spectrum: Spectrum, k: int | None = None) -> Hierarchy:
         chained[term] = not parts or any(chained.get(part, False) for part in parts)
         closed[term] = all(closed.get(part, False) for part in parts)
     dsr, scr, shr = (float(np.mean(list(each))) for each in (direct, chained.values(), closed.values()))
-    return Hierarchy(dsr, scr, shr, len(chosen))
+    joint = [is_built for term, is_built in chained.items() if len(term) > 1]
+    return Hierarchy(dsr, scr, shr, len(chosen), len(joint), float(np.mean(joint)) if joint else 1.0)

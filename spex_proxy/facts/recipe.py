@@ -17,7 +17,7 @@ class Recipe:
     segmenter: str = "sentence"
     masker: str = "delete"
     value: str = "sum_logprob"
-    method: str = "proxyspex"
+    method: str = "stack"
     budget: int = 256
     """Most masks to ask, replicates of the full prompt included."""
     seed: int = 0

@@ -112,6 +112,9 @@ class Sheet:
     together: tuple[Together, ...]
     strip: figures.Strip
     gauge: figures.Gauge
+    hierarchy: str
+    """Whether interactions stand on their parts, in a sentence; and the rates behind it. Empty if nothing is joined."""
+    hierarchy_rates: str
     error: float | None
     """Rough standard error of a segment's effect."""
 
@@ -145,6 +148,8 @@ def make_sheet(explanation: Explanation, game: Game, exchange: Exchange | None, 
         together=together,
         strip=_strip(view, game, explanation, together, is_coloured),
         gauge=figures.make_gauge(fidelity.r2, fidelity.r2_low, fidelity.r2_high, RELIABLE_R2, fidelity.noise_ceiling),
+        hierarchy=words.hierarchy_reading(view.hierarchy) if is_coloured else "",
+        hierarchy_rates=words.hierarchy_rates(view.hierarchy) if is_coloured else "",
         error=2.0 * error if error is not None else None,
     )
 

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from spex_proxy.facts.exchange import MARK_ARROW
 from spex_proxy.facts.explanation import Check, Summary
-from spex_proxy.study.view import SegmentView, View
+from spex_proxy.study import words
+from spex_proxy.study.view import InteractionView, SegmentView, View
 
 RAISES = (31, 119, 180)
 LOWERS = (214, 95, 14)
@@ -98,6 +99,9 @@ def _header(view: View) -> RenderableType:
     head.append(f"out-of-fold R² {fidelity.r2:.3f}", style="bold")
     head.append(f"  95% interval {fidelity.r2_low:.3f} to {fidelity.r2_high:.3f}")
     head.append(f"  noise ceiling {fidelity.noise_ceiling:.4f}\n")
+    if explanation.verdict != "nothing_to_explain":
+        head.append(words.hierarchy_reading(view.hierarchy))
+        head.append(f"  {words.hierarchy_rates(view.hierarchy)}\n", "dim")
     head.append(
         f"{len(view.segments)} players  {explanation.cost.masks} masks  "
         f"{explanation.cost.prompt_tokens:,} tokens  {explanation.cost.seconds:.0f} s of the model server\n"
@@ -163,10 +167,15 @@ def _together(view: View, top: int) -> RenderableType:
     table.add_column(overflow="fold")
     for interaction in view.interactions[:top]:
         numbers = "×".join(str(number) for number in interaction.numbers)
-        table.add_row(
-            numbers, f"{interaction.effect:+.2f}", interaction.reading, _text("  ×  ".join(interaction.labels))
-        )
+        table.add_row(numbers, _effect(interaction), interaction.reading, _text("  ×  ".join(interaction.labels)))
     return table
+
+
+def _effect(interaction: InteractionView) -> str:
+    """With two standard errors where they are known."""
+    if interaction.standard_error is None:
+        return f"{interaction.effect:+.2f}"
+    return f"{interaction.effect:+.2f} ±{2 * interaction.standard_error * 2 ** len(interaction.numbers):.2f}"
 
 
 def _text(text: str, style: str = "") -> Text:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from spex_proxy.engine.conclude import HIERARCHY_TERMS
+from spex_proxy.engine.hierarchy import Hierarchy, hierarchy
 from spex_proxy.engine.indices import banzhaf_values
 from spex_proxy.facts.exchange import Exchange, Segment
 from spex_proxy.facts.explanation import Explanation
@@ -72,6 +74,8 @@ class View:
     passages: tuple[Passage, ...]
     """The whole prompt in order; only the players of it if the content was erased."""
     interactions: tuple[InteractionView, ...]
+    hierarchy: Hierarchy
+    """Of the strongest terms."""
     notes: tuple[str, ...] = ()
     """What of the prompt could not be masked, and why."""
 
@@ -111,7 +115,13 @@ def make_view(explanation: Explanation, game: Game, exchange: Exchange | None) -
         if interaction.order >= 2
     )
     return View(
-        explanation, exchange, segments, tuple(_passages(game, segments, exchange)), together, game.players.notes
+        explanation=explanation,
+        exchange=exchange,
+        segments=segments,
+        passages=tuple(_passages(game, segments, exchange)),
+        interactions=together,
+        hierarchy=hierarchy(explanation.spectrum, HIERARCHY_TERMS),
+        notes=game.players.notes,
     )
 
 

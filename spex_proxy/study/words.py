@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+from spex_proxy.engine.hierarchy import Hierarchy
+
 UNITS = {"sum_logprob": "nats"}
 """Unit of each value that we know; others have none."""
 
@@ -91,6 +93,20 @@ def together_sentence(effect: float, numbers: tuple[int, ...], unit: str, digits
     group = ", ".join(str(number) for number in numbers[:-1]) + f" and {numbers[-1]}"
     more = "more" if effect > 0 else "less"
     return f"All of {group} together bring {size} {more} than their smaller groups account for."
+
+
+def hierarchy_reading(found: Hierarchy) -> str:
+    """Do the interactions stand on their parts? In a sentence without its full stop."""
+    if not found.interactions:
+        return "segments act one by one: no interaction is among the strongest terms"
+    if found.interactions == 1:
+        return "the one strong interaction " + ("stands on its parts" if found.standing else "is more than its parts")
+    return f"{100 * found.standing:.0f}% of the {found.interactions} strongest interactions stand on their parts"
+
+
+def hierarchy_rates(found: Hierarchy) -> str:
+    """The three rates of the papers, over the strongest terms."""
+    return f"DSR {found.direct_subset_rate:.2f}, SCR {found.strong_chain_rate:.2f}, SHR {found.subset_rate:.2f}"
 
 
 def moment(at: datetime) -> str:

@@ -90,6 +90,7 @@ def explanation_record(story: Story, *, terms: bool) -> records.ExplanationRecor
         records.ExplanationRecord,
         explanation,
         fidelity=_make(records.FidelityRecord, explanation.fidelity),
+        hierarchy=_make(records.HierarchyRecord, view.hierarchy),
         cost=_make(records.CostRecord, explanation.cost),
         target=_make(records.TargetRecord, explanation.target),
         flags=_flags(explanation.flags),

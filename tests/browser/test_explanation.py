@@ -26,7 +26,9 @@ def test_it_says_how_far_to_trust_it_before_any_colour(open_page: Open, shared: 
     trust = page.locator(".trust")
     expect(trust.locator(".badge")).to_have_text("reliable")
     expect(trust).to_contain_text("95% interval")
-    expect(trust).to_contain_text("noise ceiling")
+    expect(trust.locator(".ceiling-words")).to_contain_text("noise ceiling 1.0000")
+    expect(trust.locator(".hierarchy")).to_contain_text("stand on their parts")
+    expect(trust.locator(".hierarchy")).to_contain_text("SHR ")
     expect(trust).to_contain_text("reliable from 0.50")
     assert trust.bounding_box()["y"] < page.locator(".seg").first.bounding_box()["y"]  # type: ignore[index]
 

@@ -63,7 +63,7 @@ async def test_few_masks_find_the_planted_interaction(desk: Desk) -> None:
     desk.recipe = Recipe(segmenter="sentence", budget=128)
     desk.ask(question(sentences(10)))
     found = await desk.explanation()
-    assert found.how["method"] == "proxyspex"
+    assert found.how["method"] == "stack"
     assert found.cost.masks <= 128
     assert found.fidelity.r2 > 0.9
     pairs = [i for i in found.interactions if i.order == 2]

@@ -16,8 +16,8 @@ from spex_proxy.facts.explanation import Check
 from spex_proxy.flows.verify import verify
 from spex_proxy.plug.load import Plugins
 from spex_proxy.store import exchanges
+from spex_proxy.store.columns import utc_now
 from spex_proxy.store.connect import open_store, reading
-from spex_proxy.store.tables import utc_now
 from tests.story.explaining import RECIPE, Desk, question, sentences
 from tests.story.scripted_model import ScriptedModel, planted
 from tests.story.tampering import TAMPERINGS, block, consistent_value, mask_bit
@@ -25,7 +25,8 @@ from tests.story.tampering import TAMPERINGS, block, consistent_value, mask_bit
 GAME = planted(-12, {("Bravo",): 1.5, ("Alpha", "Delta"): 4})
 KINDS = {
     "exact": (GAME, 5, RECIPE),
-    "proxyspex": (GAME, 6, replace(RECIPE, budget=26)),
+    "proxyspex": (GAME, 6, replace(RECIPE, budget=26, method="proxyspex")),
+    "stack": (GAME, 6, replace(RECIPE, budget=26)),
     "constant": (planted(-5, {}), 5, RECIPE),
 }
 """How a fit comes about -> game, players, recipe."""
@@ -73,11 +74,12 @@ def test_tampering_with_an_exact_explanation_is_caught(case: str, explained: dic
     assert_caught(case, explained["exact"], tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["proxyspex", "stack"])
 @pytest.mark.parametrize("case", ["a value and its log-probabilities", "a mask bit", "a coefficient", "the seed"])
 def test_tampering_with_an_estimated_explanation_is_caught(
-    case: str, explained: dict[str, Path], tmp_path: Path
+    case: str, kind: str, explained: dict[str, Path], tmp_path: Path
 ) -> None:
-    assert_caught(case, explained["proxyspex"], tmp_path)
+    assert_caught(case, explained[kind], tmp_path)
 
 
 def test_a_warning_can_not_be_taken_away(explained: dict[str, Path], tmp_path: Path) -> None:

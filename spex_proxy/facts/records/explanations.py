@@ -78,6 +78,25 @@ class FidelityRecord:
 
 @documented
 @dataclass(frozen=True, slots=True)
+class HierarchyRecord:
+    """Do interactions stand on their parts? Of the strongest terms of the spectrum; all rates between 0 and 1."""
+
+    direct_subset_rate: float
+    """DSR: mean share of a term's direct subsets (one segment less) that are among them."""
+    strong_chain_rate: float
+    """SCR: share of terms that some order of segments builds up among them."""
+    subset_rate: float
+    """SHR: share of terms all of whose subsets are among them."""
+    terms: int
+    """How many terms, the constant included."""
+    interactions: int
+    """How many of them join two segments or more."""
+    standing: float
+    """SCR of the interactions alone."""
+
+
+@documented
+@dataclass(frozen=True, slots=True)
 class CostRecord:
     """What it cost the model server."""
 
@@ -165,6 +184,7 @@ class ExplanationRecord:
     """Look here first: anything but `reliable` means that the effects should not be believed."""
     verdict_reason: str
     fidelity: FidelityRecord
+    hierarchy: HierarchyRecord
     cost: CostRecord
     flags: tuple[FlagRecord, ...]
     target: TargetRecord

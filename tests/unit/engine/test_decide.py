@@ -258,5 +258,7 @@ def test_first_ask_from_nothing():
 def test_hierarchy_goes_with_every_explanation(answer, sparse_game, small_trees):
     fit, _, _ = answer(Recipe(budget=60, method="stack"), 12, sparse_game(12))
     assert fit.how["method"] == "stack"
-    assert set(fit.how["hierarchy"]) == {"direct_subset_rate", "strong_chain_rate", "subset_rate", "terms"}
+    assert set(fit.how["hierarchy"]) == {
+        "direct_subset_rate", "strong_chain_rate", "subset_rate", "terms", "interactions", "standing",
+    }  # fmt: skip
     assert fit.how["hierarchy"]["terms"] <= conclude.HIERARCHY_TERMS + 1

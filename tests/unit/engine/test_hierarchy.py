@@ -26,6 +26,15 @@ def test_by_hand(terms, rates):
     assert found.terms == len(terms)
 
 
+@pytest.mark.parametrize(
+    ("terms", "interactions", "standing"),
+    [([(), (0,)], 0, 1.0), ([(), (1,), (1, 3), (0, 2)], 2, 0.5), ([(), (0,), (0, 1), (0, 1, 2)], 2, 1.0)],
+)
+def test_interactions_are_counted_alone_too(terms, interactions, standing):
+    found = hierarchy(Spectrum.from_terms(4, terms, [1.0] * len(terms)))
+    assert (found.interactions, found.standing) == (interactions, standing)
+
+
 def test_a_complete_spectrum_is_a_hierarchy_and_only_the_strongest_count():
     whole = walsh.exact_transform(np.random.default_rng(0).normal(size=64))
     assert hierarchy(whole).subset_rate == 1.0

@@ -41,6 +41,12 @@ def test_the_prompt_is_complete_and_nobodys_text_is_uncoloured() -> None:
     assert (second.segment.sign, second.after) == ("−", "\n")  # type: ignore[union-attr]
 
 
+def test_hierarchy_is_told_unless_there_is_nothing_to_explain() -> None:
+    assert a_sheet().hierarchy == "the one strong interaction stands on its parts"
+    assert a_sheet().hierarchy_rates == "DSR 1.00, SCR 1.00, SHR 1.00"
+    assert a_sheet(verdict="nothing_to_explain").hierarchy == ""
+
+
 def test_ranked_with_signs_and_readings() -> None:
     ranked = a_sheet().ranked
     assert [s.effect for s in ranked] == ["+4.00", "+2.00", "−0.50"]

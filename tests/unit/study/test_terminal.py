@@ -39,6 +39,7 @@ WIDE = """\
 ╭─ why this answer?  ab12cd34ef56 ─────────────────────────────────────────────────────────────────╮
 │ reliable  it predicts 99% of what masking does to the output                                     │
 │ out-of-fold R² 0.987  95% interval 0.971 to 0.993  noise ceiling 0.9999                          │
+│ the one strong interaction stands on its parts  DSR 1.00, SCR 1.00, SHR 1.00                     │
 │ 3 players  42 masks  12,345 tokens  8 s of the model server                                      │
 │ log-probability of the answer: -2.50 with all segments, -16.25 with none                         │
 │ prompt ───────────────────────────────────────────────────────────────────────────────────────── │
@@ -66,6 +67,7 @@ def test_nothing_is_lost_on_any_console_and_no_colour_is_needed(width: int) -> N
     said = words(printed(panel(an_exchange()), width))
     for fact in (
         "reliable it predicts 99%", "out-of-fold R² 0.987", "0.971 to 0.993", "noise ceiling 0.9999",
+        "the one strong interaction stands on its parts DSR 1.00, SCR 1.00, SHR 1.00",
         "42 masks", "12,345 tokens", "-2.50 with all segments", "-16.25 with none",
         "[tool:search] The bell is in Oslo. It rang twice.", "In Oslo.",
     ):  # fmt: skip

@@ -6,6 +6,8 @@ import math
 
 import pytest
 
+from spex_proxy.engine.hierarchy import hierarchy
+from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.study import words
 
 
@@ -49,6 +51,18 @@ def test_groups_are_told_by_size_and_sign() -> None:
     assert words.together_reading(-1.0, 2) == "stand in for each other"
     assert "2.50 nats more than 1 and 4 bring" in words.together_sentence(2.5, (1, 4), "nats", 2)
     assert "All of 1, 2 and 4 together bring 0.50 less" in words.together_sentence(-0.5, (1, 2, 4), "", 2)
+
+
+def test_hierarchy_in_plain_words() -> None:
+    def read(*terms: tuple[int, ...]) -> str:
+        return words.hierarchy_reading(hierarchy(Spectrum.from_terms(4, terms, [1.0] * len(terms))))
+
+    assert read((0,), (1,)) == "segments act one by one: no interaction is among the strongest terms"
+    assert read((0,), (0, 1)) == "the one strong interaction stands on its parts"
+    assert read((2,), (0, 1)) == "the one strong interaction is more than its parts"
+    assert read((0,), (0, 1), (2, 3), (0, 2)) == "67% of the 3 strongest interactions stand on their parts"
+    rates = words.hierarchy_rates(hierarchy(Spectrum.from_terms(4, [(1,), (2,), (1, 3)], [1.0] * 3)))
+    assert rates == "DSR 0.88, SCR 1.00, SHR 0.75"
 
 
 def test_durations() -> None:
