@@ -13,8 +13,9 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
+from spex_proxy.store.columns import Id, Text, UtcDateTime
 from spex_proxy.store.connect import open_store
-from spex_proxy.store.tables import Id, Text, UtcDateTime, metadata
+from spex_proxy.store.tables import metadata
 
 
 def render(kind: str, item: Any, _: AutogenContext) -> str | Literal[False]:

@@ -7,7 +7,7 @@ from datetime import timedelta
 import typer
 
 from spex_proxy.cli.shell import Store, console, settings_from
-from spex_proxy.store import outbox, workers
+from spex_proxy.store import outbox, steering, workers
 from spex_proxy.store.connect import reading
 from spex_proxy.wiring.store import ready_store
 
@@ -36,7 +36,7 @@ def pause(store: Store = None) -> None:
     settings = settings_from(store=store)
     engine = ready_store(settings)
     with engine.begin() as connection:
-        changed = outbox.pause_queue(connection, project=settings.project)
+        changed = steering.pause_queue(connection, project=settings.project)
     console.print("paused" if changed else "it was paused already")
     engine.dispose()
 
@@ -47,6 +47,6 @@ def resume(store: Store = None) -> None:
     settings = settings_from(store=store)
     engine = ready_store(settings)
     with engine.begin() as connection:
-        changed = outbox.resume_queue(connection, project=settings.project)
+        changed = steering.resume_queue(connection, project=settings.project)
     console.print("resumed" if changed else "it was not paused")
     engine.dispose()

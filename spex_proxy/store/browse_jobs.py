@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from spex_proxy.store import outbox as jobs
-from spex_proxy.store.tables import evidence_blocks, explanations, games, outbox, utc_now
+from spex_proxy.store.columns import utc_now
+from spex_proxy.store.tables import evidence_blocks, explanations, games, outbox
 
 
 @dataclass(frozen=True, slots=True)

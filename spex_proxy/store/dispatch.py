@@ -8,9 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from spex_proxy.store.columns import utc_now
 from spex_proxy.store.outbox import BACK, COLUMNS, Job, ready
 from spex_proxy.store.rows import clock, impatiently
-from spex_proxy.store.tables import outbox, utc_now
+from spex_proxy.store.tables import outbox
 
 
 @dataclass(frozen=True, slots=True)

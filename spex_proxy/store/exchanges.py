@@ -11,8 +11,9 @@ import sqlalchemy as sa
 from spex_proxy.facts.errors import NotFound
 from spex_proxy.facts.exchange import Exchange, TokenizedExchange, TraceRef
 from spex_proxy.store import codec
+from spex_proxy.store.columns import DEFAULT_PROJECT, utc_now
 from spex_proxy.store.rows import get_or_create_project, insert_new
-from spex_proxy.store.tables import DEFAULT_PROJECT, contents, exchanges, utc_now
+from spex_proxy.store.tables import contents, exchanges
 
 Part = Literal["exchange", "tokens"]
 

@@ -13,14 +13,9 @@ from spex_proxy.facts.exchange import Target
 from spex_proxy.facts.explanation import Cost, Explanation, Flag, Interaction
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.store import codec
+from spex_proxy.store.columns import DEFAULT_PROJECT
 from spex_proxy.store.rows import get_or_create_project
-from spex_proxy.store.tables import (
-    DEFAULT_PROJECT,
-    explanation_games,
-    explanations,
-    flags,
-    interactions,
-)
+from spex_proxy.store.tables import explanation_games, explanations, flags, interactions
 
 MAX_INTERACTIONS = 32
 

@@ -11,8 +11,9 @@ from spex_proxy.facts.evidence import Block
 from spex_proxy.facts.exchange import Target
 from spex_proxy.facts.game import Game, Scorer
 from spex_proxy.store import codec
+from spex_proxy.store.columns import DEFAULT_PROJECT, utc_now
 from spex_proxy.store.rows import get_or_create_project, insert_new
-from spex_proxy.store.tables import DEFAULT_PROJECT, evidence_blocks, games, utc_now
+from spex_proxy.store.tables import evidence_blocks, games
 
 
 def save_game(conn: sa.Connection, game: Game) -> Game:

@@ -9,7 +9,8 @@ from typing import Literal
 import sqlalchemy as sa
 
 from spex_proxy.facts.errors import NotFound
-from spex_proxy.store.tables import DEFAULT_PROJECT, exchanges, explanations
+from spex_proxy.store.columns import DEFAULT_PROJECT
+from spex_proxy.store.tables import exchanges, explanations
 
 FoundBy = Literal["exchange", "response", "trace", "explanation"]
 

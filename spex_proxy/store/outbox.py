@@ -10,13 +10,13 @@ A claim is (id, attempts). Whoever keeps a reading or ends a job must still hold
 was stopped, lost its job to another one and woke up again is told so, and its transaction rolls back.
 
 The runner (flows/jobs.py) is handed (id, dispatch), once: every road back to `queued` raises `dispatch`,
-so what it still knows of an earlier one can claim nothing.
+so what it still knows of an earlier one can claim nothing. What people ask for is in store/steering.py.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import IntEnum
@@ -27,8 +27,9 @@ import sqlalchemy as sa
 from spex_proxy.facts.errors import ClaimLost, NotFound
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.store import codec
-from spex_proxy.store.rows import clock, get_or_create_project, impatiently, insert_new
-from spex_proxy.store.tables import DEFAULT_PROJECT, outbox, pauses, utc_now
+from spex_proxy.store.columns import DEFAULT_PROJECT, utc_now
+from spex_proxy.store.rows import clock, impatiently
+from spex_proxy.store.tables import outbox, pauses
 
 JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
@@ -233,57 +234,6 @@ BACK: dict[str, Any] = {
 """Every road back to the queue."""
 
 
-# ---- what people ask for ----
-
-
-def cancel(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT) -> bool:
-    """End a job that has not ended; if it runs, its worker stops at the next batch. False if it had ended.
-
-    Raises NotFound, as do `pause` and `resume`.
-    """
-    changes = {"state": "cancelled", "reason": "cancelled", "finished_at": utc_now()}
-    return _ask(conn, job_id, project, ("queued", "running", "paused"), changes)
-
-
-def pause(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT) -> bool:
-    """Leave a job alone until `resume`; if it runs, its worker stops after the batch that is being answered.
-    False if it has ended or is paused already."""
-    return _ask(conn, job_id, project, ("queued", "running"), {"state": "paused"})
-
-
-def resume(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT) -> bool:
-    """Back to the queue, at once; False if it is not paused."""
-    return _ask(conn, job_id, project, ("paused",), BACK)
-
-
-def pause_queue(conn: sa.Connection, *, project: str = DEFAULT_PROJECT) -> bool:
-    """Start nothing of this project any more, and hand back what runs after the batch that is being answered.
-    False if it is paused already. Jobs may still be enqueued."""
-    get_or_create_project(conn, project)
-    return insert_new(conn, pauses, {"project": project, "paused_at": utc_now()})
-
-
-def resume_queue(conn: sa.Connection, *, project: str = DEFAULT_PROJECT) -> bool:
-    """False if it was not paused."""
-    return conn.execute(sa.delete(pauses).where(pauses.c.project == project)).rowcount == 1
-
-
-def is_paused(conn: sa.Connection, project: str = DEFAULT_PROJECT) -> bool:
-    """Whether the whole queue of a project is."""
-    return conn.scalar(sa.select(pauses.c.project).where(pauses.c.project == project)) is not None
-
-
-def _ask(
-    conn: sa.Connection, job_id: str, project: str, states: Sequence[JobState], changes: Mapping[str, Any]
-) -> bool:
-    impatiently(conn)
-    this = [outbox.c.project == project, outbox.c.id == job_id]
-    if conn.execute(sa.update(outbox).where(*this, outbox.c.state.in_(states)).values(**changes)).rowcount == 1:
-        return True
-    load_job(conn, job_id, project=project)
-    return False
-
-
 def requeue_running(
     conn: sa.Connection, worker: str | None = None, *, only: Collection[tuple[str, str]] | None = None
 ) -> int:
@@ -327,3 +277,8 @@ def counts(conn: sa.Connection, project: str | None = None) -> dict[JobState, in
         query = query.where(outbox.c.project == project)
     found = {row.state: row.n for row in conn.execute(query)}
     return {state: found.get(state, 0) for state in get_args(JobState)}
+
+
+def is_paused(conn: sa.Connection, project: str = DEFAULT_PROJECT) -> bool:
+    """Whether the whole queue of a project is."""
+    return conn.scalar(sa.select(pauses.c.project).where(pauses.c.project == project)) is not None

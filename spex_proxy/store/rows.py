@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from spex_proxy.store.tables import UtcDateTime, projects, utc_now
+from spex_proxy.store.columns import UtcDateTime, utc_now
+from spex_proxy.store.tables import projects
 
 
 def insert_new(conn: sa.Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from pydantic import TypeAdapter
 
 from spex_proxy.facts.records import JobRecord
-from spex_proxy.store import outbox
+from spex_proxy.store import steering
 from spex_proxy.store.browse_jobs import job_progress
 from spex_proxy.web import examples, replies
 from spex_proxy.web.doors import Doors, JobId, Project
@@ -48,17 +48,17 @@ def _add_changes(router: APIRouter, doors: Doors) -> None:
     @router.post("/jobs/{job_id}/cancel", responses=responses)
     def cancel(job_id: JobId, project: Project = None) -> JobRecord:
         """End it for good, at the next batch. What was measured stays, for the next job of the same game."""
-        return change(outbox.cancel, "cancelled", job_id, project)
+        return change(steering.cancel, "cancelled", job_id, project)
 
     @router.post("/jobs/{job_id}/pause", responses=responses)
     def pause(job_id: JobId, project: Project = None) -> JobRecord:
         """Leave it alone from the next batch on, until it is resumed."""
-        return change(outbox.pause, "paused", job_id, project)
+        return change(steering.pause, "paused", job_id, project)
 
     @router.post("/jobs/{job_id}/resume", responses=responses)
     def resume(job_id: JobId, project: Project = None) -> JobRecord:
         """Back to the queue; it goes on from the last batch that was committed."""
-        return change(outbox.resume, "resumed", job_id, project)
+        return change(steering.resume, "resumed", job_id, project)
 
 
 def _add_events(router: APIRouter, doors: Doors, places: Places) -> None:

@@ -24,7 +24,7 @@ from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.seals import seal
 from spex_proxy.facts.spectrum import Spectrum
-from spex_proxy.store import exchanges, explanations, games, outbox
+from spex_proxy.store import exchanges, explanations, games, outbox, steering
 from tests.contract.store.samples import NOON, Make
 
 SYSTEM = Message("system", "You are the support assistant of Northwind Rail. Quote no prices.")
@@ -223,7 +223,7 @@ class Stories:
         if reason:
             outbox.fail(self._conn, job, reason, final=True)
         else:
-            outbox.cancel(self._conn, job.id)
+            steering.cancel(self._conn, job.id)
         return exchange.id
 
     def _running(self) -> str:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from playwright.sync_api import Page, expect
 
-from spex_proxy.store import outbox
+from spex_proxy.store import outbox, steering
 from tests.browser.serving import Site
 from tests.browser.stories import Stories
 from tests.contract.store.samples import NOON, Make
@@ -86,7 +86,7 @@ def test_a_row_that_is_queued_is_followed_until_it_ends(open_page: Open, own: Si
     row = page.locator(f"tr[data-id='{stories.queued}']")
     expect(row).to_contain_text("waiting")
     with own.store.begin() as conn:
-        outbox.cancel(conn, outbox.jobs_of_exchange(conn, stories.queued)[0].id)
+        steering.cancel(conn, outbox.jobs_of_exchange(conn, stories.queued)[0].id)
     expect(row).to_contain_text("cancelled")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from spex_proxy.store import games, outbox
+from spex_proxy.store import games, outbox, steering
 from tests.browser.serving import Site
 from tests.browser.stories import Stories, answered, explained, refund
 
@@ -47,7 +47,7 @@ def test_cancel(open_page: Open, own: Site, stories: Stories) -> None:
 
 def test_a_paused_job_can_be_resumed(open_page: Open, own: Site, stories: Stories) -> None:
     with own.store.begin() as conn:
-        outbox.pause(conn, outbox.jobs_of_exchange(conn, stories.queued)[0].id)
+        steering.pause(conn, outbox.jobs_of_exchange(conn, stories.queued)[0].id)
     page = open_page(f"{own.url}/spex/exchanges/{stories.queued}")
     expect(page.get_by_role("heading", name="Paused")).to_be_visible()
     page.get_by_role("button", name="Resume").click()

@@ -15,7 +15,7 @@ from spex_proxy.flows.transactions import write
 from spex_proxy.flows.work import Retries, run_job
 from spex_proxy.ports import model_server
 from spex_proxy.store import exchanges, outbox
-from spex_proxy.store.tables import utc_now
+from spex_proxy.store.columns import utc_now
 from tests.story.explaining import RECIPE, Desk, count, question, sentences
 from tests.story.scripted_model import (
     Fault,

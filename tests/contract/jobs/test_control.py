@@ -14,7 +14,7 @@ from spex_proxy.flows import durable, jobs
 from spex_proxy.flows import explain as explain_flow
 from spex_proxy.flows.jobs import Options, work
 from spex_proxy.flows.work import Report, Retries
-from spex_proxy.store import outbox
+from spex_proxy.store import steering
 from spex_proxy.store.connect import open_beside
 from spex_proxy.store.outbox import Priority
 from spex_proxy.store.tables import outbox as table
@@ -75,7 +75,7 @@ async def test_a_running_job_is_cancelled_at_its_next_batch(factory: Factory) ->
     async with working(factory) as ends:
         await until(lambda: len(factory.model.asked) == 16)
         job = factory.job(exchange)
-        assert change(factory, outbox.cancel, job.id) is True
+        assert change(factory, steering.cancel, job.id) is True
         gate.open()
         await until(lambda: ends)
         (other,) = await asyncio.to_thread(factory.ask, 1)  # the worker is free for others
@@ -84,14 +84,14 @@ async def test_a_running_job_is_cancelled_at_its_next_batch(factory: Factory) ->
     assert (job.state, job.reason) == ("cancelled", "cancelled")
     assert job.finished_at is not None
     assert len(factory.model.asked) == 16 + MASKS
-    assert change(factory, outbox.cancel, job.id) is False
-    assert change(factory, outbox.resume, job.id) is False
+    assert change(factory, steering.cancel, job.id) is False
+    assert change(factory, steering.resume, job.id) is False
     factory.assert_adds_up(most_lost_batches=1)
 
 
 async def test_a_queued_job_is_cancelled_before_it_starts(factory: Factory) -> None:
     (exchange,) = await asyncio.to_thread(factory.ask, 1)
-    change(factory, outbox.cancel, factory.job(exchange).id)
+    change(factory, steering.cancel, factory.job(exchange).id)
     (other,) = await asyncio.to_thread(factory.ask, 1)
     async with working(factory):
         await until(lambda: factory.job(other).state == "done")
@@ -106,13 +106,13 @@ async def test_a_paused_job_keeps_what_was_answered_and_goes_on_when_resumed(fac
     async with working(factory) as ends:
         await until(lambda: len(factory.model.asked) == 16)
         job = factory.job(exchange)
-        assert change(factory, outbox.pause, job.id) is True
-        assert change(factory, outbox.pause, job.id) is False
+        assert change(factory, steering.pause, job.id) is True
+        assert change(factory, steering.pause, job.id) is False
         gate.open()
         await until(lambda: ends)
         await asyncio.sleep(1)  # longer than a look at the outbox, and at lost jobs
         assert (factory.job(exchange).state, len(factory.model.asked)) == ("paused", 16)
-        assert change(factory, outbox.resume, job.id) is True
+        assert change(factory, steering.resume, job.id) is True
         await until(lambda: factory.job(exchange).state == "done")
     assert len(factory.model.asked) == MASKS, "the batch that was being answered is kept"
     factory.assert_adds_up()
@@ -121,11 +121,11 @@ async def test_a_paused_job_keeps_what_was_answered_and_goes_on_when_resumed(fac
 async def test_a_job_that_is_paused_while_it_waits_does_not_start(factory: Factory) -> None:
     (exchange,) = await asyncio.to_thread(factory.ask, 1)
     job = factory.job(exchange)
-    change(factory, outbox.pause, job.id)
+    change(factory, steering.pause, job.id)
     async with working(factory):
         await asyncio.sleep(1)
         assert factory.job(exchange).attempts == 0
-        change(factory, outbox.resume, job.id)
+        change(factory, steering.resume, job.id)
         await until(lambda: factory.job(exchange).state == "done")
     factory.assert_adds_up()
 
@@ -136,14 +136,14 @@ async def test_the_whole_queue_is_paused_and_resumed(factory: Factory) -> None:
     factory.model.faults.extend([lambda reply: [reply], waiting(gate)])
     async with working(factory) as ends:
         await until(lambda: len(factory.model.asked) == 16)
-        assert change(factory, outbox.pause_queue) is True
-        assert change(factory, outbox.pause_queue) is False
+        assert change(factory, steering.pause_queue) is True
+        assert change(factory, steering.pause_queue) is False
         gate.open()
         await until(lambda: ends)
         await asyncio.sleep(1)
         assert factory.states() == {"queued": 3}
         assert len(factory.model.asked) == 16
-        assert change(factory, outbox.resume_queue) is True
+        assert change(factory, steering.resume_queue) is True
         await until(lambda: factory.states() == {"done": 3})
     assert len(factory.model.asked) == 3 * MASKS
     factory.assert_adds_up()

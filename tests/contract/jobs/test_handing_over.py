@@ -11,9 +11,10 @@ import pytest
 import sqlalchemy as sa
 
 from spex_proxy.facts.errors import ClaimLost, NotFound
-from spex_proxy.store import dispatch, outbox, rows, tables, workers
+from spex_proxy.store import columns, dispatch, outbox, rows, steering, workers
+from spex_proxy.store.columns import utc_now
 from spex_proxy.store.connect import open_store, reading
-from spex_proxy.store.tables import utc_now
+from spex_proxy.store.tables import workers as rows_of_workers
 from tests.contract.store.samples import Make
 
 TTL = timedelta(seconds=20)
@@ -40,7 +41,7 @@ def wrong_clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
         def now() -> datetime:
             return real_now() + by
 
-        for module in (tables, outbox, dispatch, rows):
+        for module in (columns, outbox, dispatch, rows):
             monkeypatch.setattr(module, "utc_now", now)
 
     return set_off
@@ -71,7 +72,7 @@ def test_a_claim_is_held_until_the_job_is_somebody_elses(engine: sa.Engine, make
         with pytest.raises(ClaimLost):
             outbox.hold(conn, mine)
         assert outbox.hold(conn, theirs) == "running"
-        outbox.cancel(conn, mine.id)
+        steering.cancel(conn, mine.id)
         with pytest.raises(ClaimLost):
             outbox.hold(conn, theirs)
 
@@ -80,9 +81,9 @@ def test_what_was_answered_when_a_job_is_paused_is_kept(engine: sa.Engine, make:
     with engine.begin() as conn:
         add(conn, make)
         job = take(conn)
-        outbox.pause(conn, job.id)
+        steering.pause(conn, job.id)
         assert outbox.hold(conn, job) == "paused"
-        outbox.resume(conn, job.id)
+        steering.resume(conn, job.id)
         with pytest.raises(ClaimLost):
             outbox.hold(conn, job)
         assert take(conn).attempts == 2
@@ -93,28 +94,28 @@ def test_a_paused_queue_hands_back_what_runs_and_starts_nothing(engine: sa.Engin
         add(conn, make)
         add(conn, make)
         job = take(conn)
-        assert outbox.pause_queue(conn) is True
+        assert steering.pause_queue(conn) is True
         assert outbox.is_paused(conn)
         assert outbox.hold(conn, job) == "queued"
         assert outbox.claim(conn, "w") is None
         assert dispatch.undispatched(conn, 9) == ()
-        assert outbox.resume_queue(conn) is True
-        assert outbox.resume_queue(conn) is False
+        assert steering.resume_queue(conn) is True
+        assert steering.resume_queue(conn) is False
         assert len(dispatch.undispatched(conn, 9)) == 2
 
 
 def test_people_are_told_what_is_not_there_or_has_ended(engine: sa.Engine, make: Make) -> None:
     with engine.begin() as conn:
         job_id = add(conn, make)
-        for ask in (outbox.cancel, outbox.pause, outbox.resume):
+        for ask in (steering.cancel, steering.pause, steering.resume):
             with pytest.raises(NotFound):
                 ask(conn, "nobody")
             with pytest.raises(NotFound):
                 ask(conn, job_id, project="another")
-        assert outbox.resume(conn, job_id) is False
-        assert outbox.cancel(conn, job_id) is True
-        assert outbox.cancel(conn, job_id) is False
-        assert outbox.pause(conn, job_id) is False
+        assert steering.resume(conn, job_id) is False
+        assert steering.cancel(conn, job_id) is True
+        assert steering.cancel(conn, job_id) is False
+        assert steering.pause(conn, job_id) is False
 
 
 # ---- handing over ----
@@ -128,7 +129,7 @@ def test_every_way_back_to_the_queue_is_another_dispatch(engine: sa.Engine, make
             lambda job: outbox.fail(conn, job, "busy", final=False),
             lambda job: outbox.requeue_running(conn, "w"),
             lambda job: dispatch.take_over(conn, live=set(), most=3),
-            lambda job: (outbox.pause(conn, job.id), outbox.resume(conn, job.id)),
+            lambda job: (steering.pause(conn, job.id), steering.resume(conn, job.id)),
         ):
             (given,) = dispatch.undispatched(conn, 9)
             dispatch.mark_dispatched(conn, [given])
@@ -211,7 +212,7 @@ def test_heartbeats(engine: sa.Engine) -> None:
         workers.beat(conn, "one", concurrency=2)
         assert [(w.id, w.concurrency) for w in first] == [("one", 2), ("two", 1)]
         assert workers.live(conn, TTL)[0].started_at == first[0].started_at
-        conn.execute(sa.update(tables.workers).where(tables.workers.c.id == "two").values(seen_at=utc_now() - TTL))
+        conn.execute(sa.update(rows_of_workers).where(rows_of_workers.c.id == "two").values(seen_at=utc_now() - TTL))
         assert [w.id for w in workers.live(conn, TTL)] == ["one"]
         assert workers.forget_dead(conn, TTL) == 1
         workers.leave(conn, "one")

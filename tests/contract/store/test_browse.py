@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from spex_proxy.facts.errors import CannotExplain, NotFound
 from spex_proxy.flows.ask import ask
-from spex_proxy.store import explanations, games, outbox
+from spex_proxy.store import explanations, games, outbox, steering
 from spex_proxy.store.browse import exchange_story
 from spex_proxy.store.browse_explanations import ExplanationFilters, list_explanations, measured
 from spex_proxy.store.browse_jobs import job_progress
@@ -104,7 +104,7 @@ def test_asking_leaves_one_urgent_job_and_keys_are_kept_for_ever(engine: sa.Engi
     assert (first.is_new, again.is_new, again.job_id) == (True, False, first.job_id)
     assert keyed.is_new
     with engine.begin() as conn:
-        assert outbox.cancel(conn, keyed.job_id)
+        assert steering.cancel(conn, keyed.job_id)
         later = ask(conn, exchange.id, make.recipe, project="default", key="k")
         assert outbox.load_job(conn, first.job_id).priority == Priority.ASKED
     assert (later.job_id, later.is_new, later.fits) == (keyed.job_id, False, True)

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from spex_proxy.store import connect, outbox
+from spex_proxy.store import connect, outbox, steering
+from spex_proxy.store.columns import utc_now
 from spex_proxy.store.condition import condition, disk, queue
 from spex_proxy.store.connect import open_store, reading
-from spex_proxy.store.tables import metadata, utc_now, workers
+from spex_proxy.store.tables import metadata, workers
 from spex_proxy.store.tables import outbox as table
 from spex_proxy.store.workers import beat
 from tests.contract.store.samples import Make
@@ -89,10 +90,10 @@ def test_who_waits_who_works_and_who_is_gone(engine: sa.Engine, make: Make) -> N
 def test_what_is_paused_or_put_off_does_not_wait(engine: sa.Engine, make: Make) -> None:
     with engine.begin() as conn:
         outbox.enqueue(conn, exchange_id=make.saved(conn).id, recipe=make.recipe, why="drawn")
-        outbox.pause_queue(conn)
+        steering.pause_queue(conn)
     seen = queue(engine)
     assert (seen.counts["queued"], seen.oldest_waiting_s, seen.paused) == (1, None, ("default",))
     with engine.begin() as conn:
-        outbox.resume_queue(conn)
+        steering.resume_queue(conn)
         conn.execute(sa.update(table).values(retry_at=utc_now() + timedelta(minutes=10)))
     assert queue(engine).oldest_waiting_s is None

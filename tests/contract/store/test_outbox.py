@@ -14,10 +14,10 @@ import sqlalchemy as sa
 from spex_proxy.facts.errors import NotFound, SpexError
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.store import explanations, outbox
+from spex_proxy.store.columns import utc_now
 from spex_proxy.store.connect import reading
 from spex_proxy.store.outbox import Priority
 from spex_proxy.store.tables import outbox as table
-from spex_proxy.store.tables import utc_now
 from tests.contract.store.samples import Make
 
 

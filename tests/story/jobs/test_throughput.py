@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from spex_proxy.store import outbox
+from spex_proxy.store import steering
 from tests.story.jobs.factory import Factory
 from tests.story.processes import Running, wait_until
 
@@ -56,10 +56,10 @@ def _seconds(factory: Factory) -> float:
     """From the moment that they may begin to the end of the last job."""
     done = factory.states()["done"]
     with factory.store.begin() as connection:
-        outbox.pause_queue(connection)
+        steering.pause_queue(connection)
     factory.ask(JOBS)
     with factory.store.begin() as connection:
-        outbox.resume_queue(connection)
+        steering.resume_queue(connection)
     started = time.monotonic()
     wait_until(lambda: factory.states() == {"done": done + JOBS}, 120, every_s=0.05)
     return time.monotonic() - started
