@@ -37,7 +37,8 @@ def interval(values: Values, predictions: Values, seed: int) -> tuple[float, flo
     m = len(values)
     if m == 0 or not np.ptp(values) > 0:
         return 0.0, 0.0
-    errors = (values - predictions) ** 2
+    order = np.lexsort([predictions, values])  # the order of masks is that of the players' numbers
+    values, errors = values[order], (values - predictions)[order] ** 2
     if not errors.any():
         return 1.0, 1.0
     picks = (raw_words(seed, BOOTSTRAP, RESAMPLES * m) % np.uint64(m)).astype(np.int64).reshape(RESAMPLES, m)

@@ -55,7 +55,7 @@ class Member(Protocol):
         """Predictions (settings, rows of the fold) by fits that never saw the fold's values."""
 
     def final(self, setting: int, /) -> tuple[Ridge, dict[str, Any]]:
-        """The fit of all rows, and what a person may want to know of it (JSON-able)."""
+        """The fit of all rows, by the problem's numbers, and what a person may want to know of it (JSON-able)."""
 
 
 def ridge(supports: Supports, prior: Floats, strength: float) -> Ridge:
@@ -106,7 +106,9 @@ class Gaussian:
 
     def final(self, _setting: int) -> tuple[Ridge, dict[str, Any]]:
         found, prior = self.fit(self.order)
-        return found, {"scales": prior.scales.tolist(), "noise": prior.noise, "relevance": prior.relevance.tolist()}
+        relevance = np.empty_like(prior.relevance)
+        relevance[self.problem.players] = prior.relevance
+        return found, {"scales": prior.scales.tolist(), "noise": prior.noise, "relevance": relevance.tolist()}
 
     def fit(self, rows: regression.Numbers) -> tuple[Ridge, gaussian.Prior]:
         """Learn from rows, given in random order; only their values are looked at.

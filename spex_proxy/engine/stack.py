@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from spex_proxy.engine import walsh
 from spex_proxy.engine.members import Constant, Gaussian, Lasso, Member, Ridge, Trees
-from spex_proxy.engine.proxyspex import N_FOLDS, Problem, ProxyFit, problem_of
+from spex_proxy.engine.proxyspex import N_FOLDS, Problem, ProxyFit, as_given, problem_of
 from spex_proxy.engine.regression import Floats
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.spectrum import Spectrum
@@ -56,8 +56,8 @@ def fit(rows: Rows, seed: int) -> ProxyFit:
     everything = list(range(N_FOLDS))
     settings = [best_setting(problem, table, everything) for table in tables]
     weights = weigh(problem, members, tables, settings, everything)
-    spectrum, how = final(rows, members, settings, weights)
-    return ProxyFit(spectrum, centre + spread * honest[rows.uniform], how)
+    spectrum, how = final(problem, rows, members, settings, weights)
+    return ProxyFit(spectrum, centre + spread * as_given(problem, honest)[rows.uniform], how)
 
 
 def best_setting(problem: Problem, table: list[Floats], folds: list[int]) -> int:
@@ -99,11 +99,14 @@ def mixture(predictions: Floats, values: Floats, beliefs: Floats) -> Floats:
 
 
 def final(
-    rows: Rows, members: Sequence[Member], settings: list[int], weights: Floats
+    problem: Problem, rows: Rows, members: Sequence[Member], settings: list[int], weights: Floats
 ) -> tuple[Spectrum, dict[str, Any]]:
     """The weighted sum of the members' closed forms on all rows, and what `combined` needs to do it again."""
     used = [number for number in range(len(members)) if weights[number] > 0]
-    finals = [members[number].final(settings[number]) for number in used]
+    finals = [
+        (Ridge(problem.named(found.supports), found.penalties), more)
+        for found, more in (members[number].final(settings[number]) for number in used)
+    ]
     ridges = [found for found, _ in finals]
     zeros = [Spectrum(rows.n_players, found.supports, np.zeros(len(found.penalties))) for found in ridges]
     supports = walsh.combine(zeros, [1.0] * len(zeros)).supports

@@ -73,7 +73,7 @@ def test_too_few_uniform_masks_are_refused():
 
 def test_folds_are_equal_and_only_uniform(sparse_game):
     rows = rows_of(measure(sparse_game(12), 12, 100))
-    folds = proxyspex.assign_folds(rows, 5)
+    folds = proxyspex.assign_folds(rows.uniform, 5)
     assert (folds[~rows.uniform] == -1).all()
     counts = np.bincount(folds[rows.uniform])
     assert counts.max() - counts.min() <= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -71,7 +72,8 @@ def test_terms_that_are_dropped_count_as_noise(sparse_game, monkeypatch):
 def test_with_all_terms_the_ridge_is_the_posterior_mean(n, sparse_game):
     masks = walsh.all_masks(n)
     values = np.random.default_rng(n).normal(size=len(masks))
-    problem = proxyspex.Problem(masks, values, np.zeros(len(masks), dtype=np.int64), 0)
+    given = np.arange(len(masks)), np.arange(n)
+    problem = proxyspex.Problem(masks, values, np.zeros(len(masks), dtype=np.int64), 0, *given)
     member = members.Gaussian(problem)
     found, _ = member.final(0)
     prior = gaussian.learn(member.z[member.order], values[member.order])
@@ -129,7 +131,7 @@ def test_every_held_out_prediction_ignores_its_own_value(sparse_game, small_tree
     problem, _, _ = proxyspex.problem_of(rows_of(evidence), 0)
     inside = problem.folds == 2
     changed = np.where(inside, 1000.0, problem.values)
-    other = proxyspex.Problem(problem.masks, changed, problem.folds, problem.seed)
+    other = dataclasses.replace(problem, values=changed)
     for kind in (members.Gaussian, members.Lasso, members.Constant):
         assert np.array_equal(kind(problem).held_out(2), kind(other).held_out(2))
 
@@ -188,6 +190,34 @@ def test_too_few_uniform_masks_are_refused():
     masks = designs.uniform_masks(10, 9, 0)
     with pytest.raises(BadEvidence, match="9 uniform masks"):
         stack.fit(rows_of(Evidence(masks, np.arange(9.0), np.zeros(9, dtype=np.int64))), 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["proxyspex", "stack"])
+def test_renumbering_the_players_renumbers_the_spectrum(method):
+    """Random values, so that nothing is equal; real trees, real folds."""
+    rng = np.random.default_rng(4)
+    n = 15
+    masks = designs.plan(n, Recipe(budget=90, replicates=2)).masks
+    values = masks[:, 0] - 0.7 * masks[:, 3] * masks[:, 7] + 0.3 * rng.normal(size=len(masks))
+    values[masks.all(axis=1)] = 0.25
+    replicates = np.zeros(len(masks), dtype=np.int64)
+    replicates[1] = 1
+    renumbered = rng.permutation(n)  # player i of the first game is player renumbered[i] of the second
+    moved = np.empty_like(masks)
+    moved[:, renumbered] = masks
+    first, second = (
+        conclude.conclude(Recipe(method=method), rows_of(Evidence(m, values, replicates))) for m in (masks, moved)
+    )
+    expected = {tuple(sorted(renumbered[list(term)])): c for term, c in terms_of(first.spectrum)}
+    found = dict(terms_of(second.spectrum))
+    assert found.keys() == expected.keys()
+    assert max(abs(found[term] - expected[term]) for term in found) < 1e-9
+    assert dataclasses.astuple(second.fidelity) == pytest.approx(dataclasses.astuple(first.fidelity), abs=1e-9)
+
+
+def terms_of(spectrum):
+    return list(zip(spectrum.players(), spectrum.coefficients, strict=True))
 
 
 def test_both_methods_can_be_named(sparse_game, small_trees):
