@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -25,6 +26,7 @@ Name = Annotated[str, Field(min_length=1)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
 SchedulingPolicy = Literal["unknown", "fcfs", "priority"]
+ExplainCallers = Literal["local", "key", "anyone", "nobody"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -55,6 +57,17 @@ class Settings(BaseSettings):
     queue_bytes: int = Field(67_108_864, gt=0, description="Bytes that waiting captures may hold together.")
 
     segmenter: str = Field(
+    rules: Path | None = Field(
+        None, description="YAML file with sampling rules, read again when it changes; the two rates hold behind them."
+    )
+    explain_callers: ExplainCallers = Field(
+        "local",
+        description="Who may use the header x-spex-explain: local (anyone while the relay listens on loopback, else "
+        "who shows the key), key, anyone, nobody.",
+    )
+    explain_key: SecretStr | None = Field(
+        None, description="What a caller shows as x-spex-key to be allowed x-spex-explain."
+    )
         "auto", description="What the players are: auto, message, document, sentence, word or a plugin's."
     )
     masker: str = Field("delete", description="How a player is taken out of the prompt.")

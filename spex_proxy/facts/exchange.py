@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-ExchangeKind = Literal["chat", "completion"]
+ExchangeKind = Literal["chat", "completion", "response", "message"]
+"""What was spoken: chat completions, completions, `/v1/responses` (OpenAI), `/v1/messages` (Anthropic)."""
 IdsSource = Literal["reply", "render", "tokenize"]
 MessageKind = Literal["text", "tool_definition", "tool_call"]
 Spelling = Literal["plain", "json", "json_ascii", "json_html", "whole"]
@@ -125,6 +126,39 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that the model asked for."""
+
+    name: str
+    arguments: str
+    """As the model wrote them: usually JSON, not always valid."""
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One answer; with `n`, there are several."""
+
+    text: str
+    finish_reason: str | None
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[tuple[str, float], ...] | None = None
+    """Each token's text and log-probability (natural logarithm), if the client asked for them."""
+
+
+OBSTACLES: dict[str, str] = {
+    "several_choices": "The answer has more than one choice, and an explanation is of one.",
+    "tool_calls": "The answer calls tools: the server cut it apart, so its tokens are not known exactly.",
+    "reasoning_output": "The answer has reasoning beside its text: the server cut it apart, so its tokens are not "
+    "known exactly.",
+    "stored_context": "The prompt goes on from an earlier response that only the server holds "
+    "(`previous_response_id`, `conversation`, `prompt`).",
+}
+"""Why an exchange that was captured can't be explained exactly."""
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """One production request with its answer, understood."""
 
@@ -137,7 +171,7 @@ class Exchange:
     output_text: str
     finish_reason: str | None
     upstream_id: str | None
-    """vLLM's response id, `chatcmpl-...` or `cmpl-...`."""
+    """vLLM's response id, `chatcmpl-...`, `cmpl-...` or `resp_...`."""
     streamed: bool
     received_at: datetime
     first_byte_s: float
@@ -152,6 +186,12 @@ class Exchange:
     """Token ids of the prompt, if the client asked the server for them or sent them."""
     output_ids: tuple[int, ...] | None = field(default=None, repr=False)
     """Token ids of the answer, if the client asked the server for them."""
+    choices: tuple[Choice, ...] = field(default=(), repr=False)
+    """All answers, by their index; `output_text` and `finish_reason` are those of the first."""
+    usage: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The server's account of tokens, as it came."""
+    obstacle: str | None = None
+    """Why it can't be explained, one of OBSTACLES; None if nothing is known to be in the way."""
 
 
 @dataclass(frozen=True, slots=True)

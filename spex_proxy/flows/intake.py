@@ -16,7 +16,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -69,13 +70,14 @@ class Intake:
     def __init__(
         self,
         *,
-        save: Callable[[Sequence[Captured]], None],
-        choose: Callable[[Exchange, bool | None], Verdict],
+        save: Callable[[Sequence[Captured]], Mapping[str, int]],
+        choose: Callable[[RawExchange, Exchange], Verdict],
         trace: Callable[[Captured], TraceRef | None],
         counters: Counters,
         limits: IntakeLimits | None = None,
         project: str = "default",
     ) -> None:
+        """`save` stores a batch and says what became of it, how often (flows.save.Saved)."""
         self._save = save
         self._choose = choose
         self._trace = trace
@@ -173,12 +175,18 @@ class Intake:
         if isinstance(exchange, Skipped):
             self._counters.add("skipped_exchanges", exchange.reason)
             return None
-        self._counters.add("captured_exchanges")
         # Without a verdict, or without a span, an exchange is still worth keeping.
-        verdict = self._contained("choose", raw, lambda: self._choose(exchange, raw.explain_wish))
-        captured = Captured(
-            exchange, verdict or Verdict(False, "error", 0.0), raw.request_body, *_trace_context(raw.head)
-        )
+        understood = exchange
+        verdict = self._contained("choose", raw, lambda: self._choose(raw, understood))
+        verdict = verdict or Verdict(False, "error", 0.0, raw.capture_probability)
+        if not verdict.is_kept:
+            self._counters.add("skipped_exchanges", "not_sampled")
+            return None
+        self._counters.add("captured_exchanges")
+        if exchange.obstacle is not None:
+            self._counters.add("unexplainable_exchanges", exchange.obstacle)
+        exchange = dataclasses.replace(exchange, capture_probability=verdict.capture_probability)
+        captured = Captured(exchange, verdict, raw.request_body, *_trace_context(raw.head))
         span = self._contained("trace", raw, lambda: self._trace(captured))
         return dataclasses.replace(captured, trace=span)
 
@@ -216,13 +224,14 @@ class Intake:
         if self._abandoned.is_set():
             return False
         try:
-            self._save(batch)
+            saved = Counter(self._save(batch))
         except Exception as error:  # noqa: BLE001 - disk full, locked, unreachable: whatever it is, it is counted
             self._counters.add("faults", "save")
             _LOG.warning("%d exchanges could not be saved: %s", len(batch), error)
             return False
         self._counters.add("stored_exchanges", by=len(batch))
-        self._counters.add("explain_chosen", by=sum(c.verdict.explain for c in batch))
+        self._counters.add("explain_chosen", by=saved["explain"])
+        self._counters.add("explain_capped", by=saved["capped"])
         return True
 
 

@@ -8,7 +8,7 @@
           -> Watcher.offer(outcome)  to flows.intake: never waits, full = drop and count
     ---- the client is served; nothing below can hurt it ----
           -> wire.chat.parse         Exchange, or Skipped and why
-          -> Sampler.choose          here: Verdict(explain?, why, probability)
+          -> Sampler.choose          here: Verdict(keep? explain? why, which probabilities, by which rule)
           -> save                    one transaction: the exchange, and its job if it is to be explained
 
 A tap may carry a `rewriter` (`tap.rewriter`, None but under a rule with `exact_token_ids`): what the relay
@@ -29,11 +29,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped
+from spex_proxy.facts.rules import Rule, RuleBook
+from spex_proxy.flows.rules.match import rule_for, view
 from spex_proxy.wire.chat import KINDS
+from spex_proxy.wire.exact_ids import ExactIds
 from spex_proxy.wire.tap import Tap, TapBudget, TapLimits
 
 EXPLAIN_HEADER = b"x-spex-explain"
-"""`yes` has this one request captured and explained whatever the rates say; `no` has it never explained."""
+"""`yes` has this one request captured and explained whatever the rules say; `no` has it never explained."""
+KEY_HEADER = b"x-spex-key"
+"""Shows that a caller may use the other one."""
 
 _WISHES = {"yes": True, "no": False}
 
@@ -45,50 +50,98 @@ def may_be_watched(method: str, path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether an exchange is to be explained, and how that came about."""
+    """What becomes of an exchange, and how that came about."""
 
     explain: bool
     why: str
-    """`header` (the client said so), `sampled` or `not_sampled`; `error` if choosing itself failed."""
+    """`header` (the client said so), `sampled`, `not_sampled`, `cannot_explain_...` (Exchange.obstacle);
+    `error` if choosing itself failed; `capped` if the store found that its rule has no jobs left."""
     probability: float
-    """Probability of being explained, given that the exchange was captured."""
+    """Probability of being explained, given that the exchange was captured and caps aside."""
+    capture_probability: float = 1.0
+    is_kept: bool = True
+    """False: watched because a rule might have captured it; the rule that fits does not."""
+    rule: Rule | None = None
+    """The rule that decided."""
+    rules_digest: str | None = None
+    """The version of the rules that it is of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A request is to be watched: with which probability, and what the client wishes."""
+    """A request is to be watched: with which probability, what the client wishes, whether ids are wanted."""
 
     probability: float
     explain_wish: bool | None
+    exact_token_ids: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who may use `x-spex-explain`: everybody, those who show the key, or nobody."""
+
+    everybody: bool = False
+    key: bytes | None = field(default=None, repr=False)
+
+    def may(self, head: RequestHead) -> bool:
+        if self.everybody:
+            return True
+        shown = head.header(KEY_HEADER)
+        return self.key is not None and shown is not None and hmac.compare_digest(shown.encode("latin-1"), self.key)
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """The two rates and the two draws."""
+    """The rules and the two draws.
 
-    capture_rate: float
-    """Share of the understandable requests that are captured."""
-    explain_rate: float
-    """Share of the captured exchanges that are explained."""
+    Which rule decides about an exchange is known only once it has been read: what is compared is then the
+    same draw with that rule's own rate. So the probability of being captured is exactly that rate, however
+    many rules might have fitted when only the head was known; and a rule file that changes meanwhile leaves
+    the lower of both rates.
+    """
+
+    book: Callable[[], RuleBook]
+    """The rules in force now."""
     secret: bytes = field(repr=False)
+    callers: Callers = Callers(everybody=True)
+    project: str = "default"
 
     def consider(self, head: RequestHead) -> Capture | None:
         """Watch this request? Runs before its body is read, so it may look at the head only."""
         if not may_be_watched(head.method, head.path):
             return None
-        wish = explain_wish(head)
+        seen = view(self.book(), head, self.project)
+        wish = self.wish(head)
         if wish:
-            return Capture(1.0, wish)
-        if draw(self.secret, head.id, "capture") < self.capture_rate:
-            return Capture(self.capture_rate, wish)
+            return Capture(1.0, wish, seen.exact_token_ids)
+        if draw(self.secret, head.id, "capture") < seen.capture:
+            return Capture(seen.capture, wish, seen.exact_token_ids)
         return None
 
-    def choose(self, exchange: Exchange, wish: bool | None) -> Verdict:
-        """Explain this exchange? Runs after production has been served."""
+    def wish(self, head: RequestHead) -> bool | None:
+        """What the client's header says, if it may say it."""
+        wish = explain_wish(head)
+        return wish if wish is not None and self.callers.may(head) else None
+
+    def choose(self, raw: RawExchange, exchange: Exchange) -> Verdict:
+        """Keep, and explain, this exchange? Runs after production has been served."""
+        book, wish = self.book(), raw.explain_wish
+        rule = rule_for(book, raw.head, exchange)
+        if wish:
+            kept, captured = True, 1.0
+        else:
+            captured = min(raw.capture_probability, rule.capture)
+            kept = draw(self.secret, raw.head.id, "capture") < captured
+        explain, why, probability = self._explain(rule, exchange, wish)
+        return Verdict(explain and kept, why, probability, captured, kept, rule, book.digest)
+
+    def _explain(self, rule: Rule, exchange: Exchange, wish: bool | None) -> tuple[bool, str, float]:
+        if exchange.obstacle is not None and wish is not False:
+            return False, f"cannot_explain_{exchange.obstacle}", 0.0
         if wish is not None:
-            return Verdict(wish, "header", 1.0 if wish else 0.0)
-        chosen = draw(self.secret, exchange.id, "explain") < self.explain_rate
-        return Verdict(chosen, "sampled" if chosen else "not_sampled", self.explain_rate)
+            return wish, "header", 1.0 if wish else 0.0
+        chosen = draw(self.secret, exchange.id, "explain") < rule.explain
+        return chosen, "sampled" if chosen else "not_sampled", rule.explain
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +153,18 @@ class Watcher:
     budget: TapBudget
     offer: Callable[[RawExchange | Skipped], bool]
     """Takes what a tap saw; must neither wait nor raise. flows.intake.Intake.offer."""
+    count: Callable[[str, str], None] = lambda _name, _label: None
+    """Counts: a counter's name and label."""
 
     def consider(self, head: RequestHead) -> Tap | None:
         """A tap for this request, or None: then it costs nothing more."""
         capture = self.sampler.consider(head)
+        if explain_wish(head) is not None and not self.sampler.callers.may(head):
+            self.count("refused_overrides", "")
         if capture is None:
             return None
-        return Tap(head, self.limits, self.budget, capture.probability, capture.explain_wish)
+        rewriter = ExactIds(head, self.limits, self.count) if capture.exact_token_ids else None
+        return Tap(head, self.limits, self.budget, capture.probability, capture.explain_wish, rewriter)
 
 
 def explain_wish(head: RequestHead) -> bool | None:

@@ -11,14 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from spex_proxy.facts.errors import BadReply, CannotExplain
-from spex_proxy.facts.exchange import Exchange, IdsSource, MessagePlace, TokenizedExchange
+from spex_proxy.facts.exchange import OBSTACLES, Exchange, IdsSource, MessagePlace, TokenizedExchange
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.wire import tokens as wire
-from spex_proxy.wire.places import locate, marked_request
+from spex_proxy.wire.places import locate, marked_native, marked_request
 
 
 async def tokenize(exchange: Exchange, server: ModelServer) -> TokenizedExchange:
     """Ids, offsets and places of an exchange. Raises CannotExplain where they can't be trusted."""
+    if exchange.obstacle is not None:
+        raise CannotExplain(OBSTACLES.get(exchange.obstacle, exchange.obstacle))
     if not any(message.text for message in exchange.messages):
         raise CannotExplain("the prompt was sent as token ids, so there is no text to cut into segments")
     ids, offsets, source = await _prompt(exchange, exchange.request, server)
@@ -50,6 +52,8 @@ async def tokenize(exchange: Exchange, server: ModelServer) -> TokenizedExchange
 async def _prompt(
     exchange: Exchange, request: Mapping[str, Any], server: ModelServer
 ) -> tuple[tuple[int, ...], wire.Offsets, IdsSource]:
+    if exchange.kind not in ("chat", "completion"):
+        return await _native_prompt(exchange, request, server)
     rendered = await server.render(exchange.kind, wire.render_body(request))
     if rendered is not None:
         return *wire.read_render(rendered), "render"
@@ -66,6 +70,33 @@ async def _prompt(
     text = await _prompt_text(exchange, ids, server)
     return ids, wire.offsets_from_strings(strings, text), "tokenize"
 
+async def _native_prompt(
+    exchange: Exchange, request: Mapping[str, Any], server: ModelServer
+) -> tuple[tuple[int, ...], wire.Offsets, IdsSource]:
+    """Of `/v1/responses` and `/v1/messages`: the render route gives the ids; their text, tokenised once more,
+    must give them again, and with them the offsets."""
+    ids = await _native_ids(exchange, request, server)
+    text = await server.detokenize(exchange.model, ids)
+    asked = {"model": exchange.model, "prompt": text, "add_special_tokens": False, "return_token_strs": True}
+    reply = await server.tokenize(asked)
+    if reply.get("tokens") != list(ids) or not isinstance(reply.get("token_strs"), list):
+        raise CannotExplain(
+            "the rendered prompt does not survive tokenising, and for such a request the server gives no offsets, "
+            "so segments can't be mapped to tokens"
+        )
+    return ids, wire.offsets_from_strings(reply["token_strs"], text), "render"
+
+
+async def _native_ids(exchange: Exchange, request: Mapping[str, Any], server: ModelServer) -> tuple[int, ...]:
+    rendered = await server.render(exchange.kind, wire.render_body(request))
+    if rendered is None:
+        raise CannotExplain(
+            f"only the server's render route knows the prompt of a {exchange.kind} request, and it is switched off: "
+            "start vLLM with --enable-scale-out"
+        )
+    return wire.read_rendered_ids(rendered)
+
+
 
 async def _prompt_text(exchange: Exchange, ids: tuple[int, ...], server: ModelServer) -> str:
     if exchange.kind == "completion" and exchange.prompt_ids is None:
@@ -75,6 +106,9 @@ async def _prompt_text(exchange: Exchange, ids: tuple[int, ...], server: ModelSe
 
 async def _places(exchange: Exchange, text: str, server: ModelServer) -> tuple[MessagePlace | None, ...]:
     if exchange.kind == "completion":
+    if exchange.kind in ("response", "message"):
+        marked = await _native_ids(exchange, marked_native(exchange.kind, exchange.request), server)
+        return locate(text, await server.detokenize(exchange.model, marked), exchange.messages)
         return (MessagePlace(0, len(text)),)
     try:
         return await _places_by_markers(exchange, text, server, with_tools=True)

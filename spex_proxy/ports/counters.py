@@ -38,6 +38,20 @@ COUNTERS: tuple[Measure, ...] = (
     Measure("dropped_exchanges", "Watched requests lost to a bound or a failing store, by reason.", "reason"),
     Measure("stored_exchanges", "Exchanges written to the store."),
     Measure("explain_chosen", "Stored exchanges that were chosen to be explained."),
+    Measure(
+        "explain_capped", "Stored exchanges that were chosen, but whose rule had no jobs left (per_minute, per_day)."
+    ),
+    Measure(
+        "unexplainable_exchanges", "Captured exchanges that can't be explained (facts.exchange.OBSTACLES).", "reason"
+    ),
+    Measure("rules_loaded", "Changed rules files that were read, by result: accepted, refused.", "result"),
+    Measure("refused_overrides", "Requests whose x-spex-explain was not obeyed: its caller may not use it."),
+    Measure(
+        "exact_token_ids",
+        "Requests under a rule with exact_token_ids: asked, not_asked; and answers that passed with their ids: "
+        "passed_encoded, passed_too_large, passed_fault.",
+        "outcome",
+    ),
     Measure("save_retries", "Attempts to write a batch again after the store failed."),
     Measure("faults", "Failures of our own code that production never saw, by place.", "place"),
 )
@@ -46,6 +60,7 @@ GAUGES: tuple[Measure, ...] = (
     Measure("intake_queue_items", "Watched exchanges that wait to be written."),
     Measure("intake_queue_bytes", "Bytes of the watched exchanges that wait to be written."),
     Measure("tapped_bytes", "Bytes held by requests that are being watched right now."),
+    Measure("rules_stale", "1 while the rules file has an error and the rules before it hold, else 0."),
 )
 
 Snapshot = dict[str, float | dict[str, float]]

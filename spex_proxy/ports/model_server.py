@@ -15,6 +15,13 @@ import httpx
 
 from spex_proxy.facts.errors import BadReply, UpstreamBusy, UpstreamError
 
+RENDER_ROUTES = {
+    "chat": "/v1/chat/completions/render",
+    "completion": "/v1/completions/render",
+    "response": "/v1/responses/render",
+    "message": "/v1/messages/render",
+}
+"""Kind of an exchange -> where its request is rendered to token ids."""
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may be sent again. 500 is among them: vLLM
 answers so when a request was aborted by its engine's restart."""
@@ -74,10 +81,9 @@ class ModelServer:
         )
 
     async def render(self, kind: str, body: Mapping[str, Any]) -> Any | None:
-        """The rendered prompt of a chat or completion body; None where the route is switched off
+        """The rendered prompt of a request's body; None where the route is switched off
         (vLLM without --enable-scale-out answers 403, older servers 404)."""
-        route = "/v1/chat/completions/render" if kind == "chat" else "/v1/completions/render"
-        response = await self._send("POST", route, body)
+        response = await self._send("POST", RENDER_ROUTES[kind], body)
         if response.status_code in (403, 404, 405):
             return None
         return self._read(response)

@@ -53,7 +53,7 @@ SPEX_MASKS = "spex.masks"
 SPEX_TOKENS = "spex.prompt_tokens"
 SPEX_VERDICT = "spex.verdict"
 
-OPERATIONS = {"chat": "chat", "completion": "text_completion"}
+OPERATIONS = {"chat": "chat", "completion": "text_completion", "response": "chat", "message": "chat"}
 _PROPAGATOR = TraceContextTextMapPropagator()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

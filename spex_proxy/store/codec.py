@@ -39,12 +39,14 @@ import numpy as np
 from spex_proxy.facts.errors import SpexError, VerificationFailed
 from spex_proxy.facts.evidence import Block
 from spex_proxy.facts.exchange import (
+    Choice,
     Exchange,
     Message,
     MessagePlace,
     Segment,
     Segmentation,
     TokenizedExchange,
+    ToolCall,
 )
 from spex_proxy.facts.explanation import Fidelity
 from spex_proxy.facts.spectrum import WORD_BITS, Spectrum
@@ -113,13 +115,14 @@ def _decode_array(data: dict[str, Any]) -> Any:
 
 # ------------------------------------------------------------------------------------ content blobs
 
-_CONTENT_FIELDS = ("output_text", "prompt_ids", "output_ids")
+_CONTENT_FIELDS = ("output_text", "prompt_ids", "output_ids", "usage", "obstacle")
 
 
 def encode_content(exchange: Exchange) -> bytes:
     """The part of an exchange that is a person's content; the rest are columns."""
     content = {name: getattr(exchange, name) for name in _CONTENT_FIELDS}
     content["messages"] = [dataclasses.asdict(message) for message in exchange.messages]
+    content["choices"] = [dataclasses.asdict(choice) for choice in exchange.choices]
     # kept as text: the client may use any key, ours for arrays too
     content["request"] = json.dumps(exchange.request, default=_encode_other)
     return pack_json(content)
@@ -133,9 +136,18 @@ def decode_content(blob: bytes, what: str) -> dict[str, Any]:
         content["request"] = json.loads(content["request"])
         for name in ("prompt_ids", "output_ids"):
             content[name] = None if content[name] is None else tuple(content[name])
+        # what was stored by the first versions has no choices
+        content["choices"] = tuple(_choice(choice, what) for choice in content.get("choices", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationFailed(f"{what} is damaged: {error!r}") from error
     return content
+
+
+def _choice(data: Mapping[str, Any], what: str) -> Choice:
+    calls = tuple(build(ToolCall, call, what) for call in data["tool_calls"])
+    given = data["logprobs"]
+    logprobs = None if given is None else tuple((str(token), float(value)) for token, value in given)
+    return build(Choice, {**data, "tool_calls": calls, "logprobs": logprobs}, what)
 
 
 def encode_tokens(tokens: TokenizedExchange) -> bytes:

@@ -47,10 +47,13 @@ def save_captured(
     explain: bool,
     why: str,
     explain_probability: float,
+    rule: str | None = None,
+    rules_digest: str | None = None,
 ) -> bool:
     """Keep an exchange and its content, under a fresh salt.
 
-    `trace` is our request span; `traceparent` and `tracestate` are the caller's headers.
+    `trace` is our request span; `traceparent` and `tracestate` are the caller's headers; `rule`, of the
+    version `rules_digest`, decided about `explain`.
     Returns False, changing nothing, if the id is known: whoever is unsure whether an earlier
     attempt was committed may simply try again.
     """
@@ -65,12 +68,20 @@ def save_captured(
         "explain": explain,
         "explain_why": why,
         "explain_probability": explain_probability,
+        "rule": rule,
+        "rules_digest": rules_digest,
     }
     if not insert_new(conn, exchanges, row):
         return False
     blob = codec.encode_content(exchange)
     _save_part(conn, exchange.project, exchange.id, "exchange", blob, secrets.token_bytes(SALT_BYTES))
     return True
+
+
+def is_known(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> bool:
+    """Whether an exchange of this id was saved."""
+    this = (exchanges.c.project == project, exchanges.c.id == exchange_id)
+    return conn.scalar(sa.select(exchanges.c.id).where(*this)) is not None
 
 
 def load_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> Exchange:

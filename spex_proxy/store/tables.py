@@ -55,7 +55,9 @@ exchanges = sa.Table(
     required("capture_probability", sa.Double()),
     required("explain", sa.Boolean()),  # whether it was chosen to be explained, ...
     required("explain_why", Text),  # ... why or why not, ...
-    required("explain_probability", sa.Double()),  # ... and how probable the choice was
+    required("explain_probability", sa.Double()),  # ... and how probable the choice was, caps aside
+    sa.Column("rule", Text),  # the sampling rule that decided, ...
+    sa.Column("rules_digest", Text),  # ... and the version of the rules that it is of
     in_project(),
     sa.Index("ix_exchanges_time", "project", "received_at"),
     sa.Index("ix_exchanges_model_time", "project", "model", "received_at"),
@@ -237,6 +239,30 @@ outbox = sa.Table(
 )
 
 pauses = sa.Table(
+rule_books = sa.Table(
+    "rule_books",
+    metadata,
+    project_column(),
+    sa.Column("digest", Id, primary_key=True),
+    required("text", Text),  # the file as it was read
+    required("settings", sa.JSON()),  # the rule of the settings, which holds where none of the file fits
+    required("loaded_at", UtcDateTime),
+    in_project(),
+)
+"""Every version of the sampling rules that was in force."""
+
+rule_uses = sa.Table(
+    "rule_uses",
+    metadata,
+    project_column(),
+    sa.Column("rule", Id, primary_key=True),
+    sa.Column("period", Text, primary_key=True),  # minute or day
+    sa.Column("starts_at", UtcDateTime, primary_key=True),
+    required("used", sa.Integer()),
+    in_project(),
+)
+"""How many jobs a rule with a cap has begun. Counted here, so that all processes share one cap."""
+
     "pauses",
     metadata,
     project_column(),

@@ -1,43 +1,63 @@
 """The answer's side of an exchange: one JSON object, or a stream of them, -> one Answer. Raises Skip.
 
-Both forms are read by the same code: a plain answer is a stream of one chunk whose
-`message` is its `delta`.
+Chat completions and completions are read here; wire.responses and wire.messages make the same Answer. Both
+forms are read by the same code: a plain answer is a stream of one chunk whose `message` is its `delta`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from spex_proxy.facts.errors import BadReply
-from spex_proxy.facts.exchange import ExchangeKind
+from spex_proxy.facts.exchange import Choice, ExchangeKind, ToolCall
 from spex_proxy.wire.body import read_object
 from spex_proxy.wire.prompt import token_ids
-from spex_proxy.wire.sse import SseDecoder
+from spex_proxy.wire.sse import Event, SseDecoder
 from spex_proxy.wire.tap import Skip
 
 _UNFINISHED = (None, "", "abort", "error")
+_MOST_CALLS = 1_000
+"""Tool calls in one answer; an index beyond it is no index."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the server said, put together."""
 
-    text: str
-    finish_reason: str
+    choices: tuple[Choice, ...]
     upstream_id: str | None
     model: str | None
     prompt_tokens: int | None
     output_tokens: int | None
-    prompt_ids: tuple[int, ...] | None
-    output_ids: tuple[int, ...] | None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    prompt_ids: tuple[int, ...] | None = None
+    output_ids: tuple[int, ...] | None = None
+
+    def obstacle(self) -> str | None:
+        """Why the answer can't be scored token by token: one of facts.exchange.OBSTACLES."""
+        if len(self.choices) > 1:
+            return "several_choices"
+        choice = self.choices[0]
+        if choice.tool_calls:
+            return "tool_calls"
+        return "reasoning_output" if choice.reasoning else None
+
+
+def checked(answer: Answer) -> Answer:
+    """Raises Skip for an answer that ended badly, or says nothing at all."""
+    if not answer.choices or any(choice.finish_reason in _UNFINISHED for choice in answer.choices):
+        raise Skip("unfinished_answer")
+    if not any(choice.text or choice.reasoning or choice.tool_calls for choice in answer.choices):
+        raise Skip("no_output")
+    return answer
 
 
 def read_answer(kind: ExchangeKind, body: bytes) -> Answer:
     """A plain JSON answer."""
     reply = read_object(body)
-    if _has(reply, "error") or reply.get("object") == "error":
+    if has(reply, "error") or reply.get("object") == "error":
         raise Skip("upstream_error")
     pieces = _Pieces(kind)
     pieces.add(reply, "message")
@@ -46,19 +66,84 @@ def read_answer(kind: ExchangeKind, body: bytes) -> Answer:
 
 def read_stream(kind: ExchangeKind, body: bytes) -> Answer:
     """A whole event stream. What follows `[DONE]` is not read; an event cut off at the end is none."""
+    pieces = _Pieces(kind)
+    for event in events_of(body):
+        reply = read_object(event.data)
+        if has(reply, "error") or reply.get("object") == "error":
+            raise Skip("error_in_stream")
+        pieces.add(reply, "delta")
+    return pieces.whole()
+
+
+def events_of(body: bytes) -> Iterator[Event]:
+    """The events of a whole stream up to `[DONE]`. Raises Skip."""
     try:
         events = SseDecoder(max_event_bytes=len(body) + 1).feed(body)
     except BadReply:
         raise Skip("too_large_answer") from None
-    pieces = _Pieces(kind)
     for event in events:
         if event.data.strip() == b"[DONE]":
-            break
-        reply = read_object(event.data)
-        if _has(reply, "error") or reply.get("object") == "error":
-            raise Skip("error_in_stream")
-        pieces.add(reply, "delta")
-    return pieces.whole()
+            return
+        yield event
+
+
+@dataclass(slots=True)
+class _Voice:
+    """Gathers one choice."""
+
+    text: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
+    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    logprobs: list[tuple[str, float]] | None = None
+    ids: list[int] = field(default_factory=list)
+    has_ids: bool = False
+    lacks_ids: bool = False
+    finish_reason: str | None = None
+
+    def choice(self) -> Choice:
+        calls = [self.calls[index] for index in sorted(self.calls)]
+        return Choice(
+            text="".join(self.text),
+            finish_reason=self.finish_reason,
+            reasoning="".join(self.reasoning),
+            tool_calls=tuple(ToolCall(call["name"], "".join(call["arguments"]), call["id"]) for call in calls),
+            logprobs=None if self.logprobs is None else tuple(self.logprobs),
+        )
+
+    def say(self, message: Any) -> str:
+        """Take a chat message or delta; returns its text."""
+        if message is None:
+            return ""
+        if not isinstance(message, dict):
+            raise Skip("unknown_shape")
+        if has(message, "audio"):
+            raise Skip("has_audio")
+        if isinstance(message.get("content"), list):
+            raise Skip("unsupported_content")
+        self.reasoning.append(text_in(message, "reasoning") or text_in(message, "reasoning_content"))
+        calls = message.get("tool_calls") or []
+        if not isinstance(calls, list):
+            raise Skip("unknown_shape")
+        for position, call in enumerate(calls):
+            self._call(call, position)
+        if has(message, "function_call"):
+            self._call({"function": message["function_call"]}, 0)
+        return text_in(message, "content") or text_in(message, "refusal")
+
+    def _call(self, call: Any, position: int) -> None:
+        function = call.get("function") if isinstance(call, dict) else None
+        index = call.get("index", position) if isinstance(call, dict) else None
+        if not isinstance(function, dict) or type(index) is not int or not 0 <= index < _MOST_CALLS:
+            raise Skip("unknown_shape")
+        known = self.calls.setdefault(index, {"name": "", "arguments": [], "id": None})
+        known["name"] = known["name"] or text_in(function, "name")
+        known["id"] = known["id"] or as_name(call.get("id"))
+        known["arguments"].append(text_in(function, "arguments"))
+
+    def take_logprobs(self, given: Any) -> None:
+        found = read_logprobs(given)
+        if found is not None:
+            self.logprobs = [*(self.logprobs or ()), *found]
 
 
 @dataclass(slots=True)
@@ -66,11 +151,7 @@ class _Pieces:
     """Gathers the chunks of one answer."""
 
     kind: ExchangeKind
-    text: list[str] = field(default_factory=list)
-    output_ids: list[int] = field(default_factory=list)
-    has_ids: bool = False
-    lacks_ids: bool = False
-    finish_reason: str | None = None
+    voices: dict[int, _Voice] = field(default_factory=dict)
     upstream_id: str | None = None
     model: str | None = None
     usage: Mapping[str, Any] = field(default_factory=dict)
@@ -86,30 +167,27 @@ class _Pieces:
         choices = reply.get("choices")
         if not isinstance(choices, list):
             raise Skip("unknown_shape")
-        for choice in choices:  # the usage chunk at a stream's end has none
+        for position, choice in enumerate(choices):  # the usage chunk at a stream's end has none
             if not isinstance(choice, dict):
                 raise Skip("unknown_shape")
-            self._add_choice(choice, message_field)
-        if len(choices) > 1:
-            raise Skip("several_choices")
+            self._add_choice(choice, message_field, position)
 
-    def _add_choice(self, choice: Mapping[str, Any], message_field: str) -> None:
-        if choice.get("index", 0) != 0:
-            raise Skip("several_choices")
-        text = choice.get("text") if self.kind == "completion" else _spoken(choice.get(message_field))
-        if text is None:
-            text = ""
-        if not isinstance(text, str):
+    def _add_choice(self, choice: Mapping[str, Any], message_field: str, position: int) -> None:
+        index = choice.get("index", position)
+        if type(index) is not int or not 0 <= index < _MOST_CALLS:
             raise Skip("unknown_shape")
-        self.text.append(text)
+        voice = self.voices.setdefault(index, _Voice())
+        text = text_in(choice, "text") if self.kind == "completion" else voice.say(choice.get(message_field))
+        voice.text.append(text)
+        voice.take_logprobs(choice.get("logprobs"))
         self._take_prompt_ids(choice)
         ids = token_ids(choice.get("token_ids"))
         if ids is not None:
-            self.has_ids = True
-            self.output_ids.extend(ids)
+            voice.has_ids = True
+            voice.ids.extend(ids)
         elif text:
-            self.lacks_ids = True
-        self.finish_reason = as_name(choice.get("finish_reason")) or self.finish_reason
+            voice.lacks_ids = True
+        voice.finish_reason = as_name(choice.get("finish_reason")) or voice.finish_reason
 
     def _take_prompt_ids(self, source: Mapping[str, Any]) -> None:
         # Chat puts them beside `choices`, completions into the choice; a stream, in its first chunk only.
@@ -117,40 +195,51 @@ class _Pieces:
             self.prompt_ids = token_ids(source.get("prompt_token_ids"))
 
     def whole(self) -> Answer:
-        text = "".join(self.text)
-        if self.finish_reason in _UNFINISHED:
-            raise Skip("unfinished_answer")
-        if not text:
-            raise Skip("no_output")
-        return Answer(
-            text=text,
-            finish_reason=str(self.finish_reason),
-            upstream_id=self.upstream_id,
-            model=self.model,
-            prompt_tokens=_count(self.usage.get("prompt_tokens")),
-            output_tokens=_count(self.usage.get("completion_tokens")),
-            prompt_ids=self.prompt_ids,
-            # Ids that are there for a part of the text only are as good as none.
-            output_ids=tuple(self.output_ids) if self.has_ids and not self.lacks_ids else None,
+        first = self.voices[min(self.voices)] if self.voices else _Voice()
+        return checked(
+            Answer(
+                choices=tuple(self.voices[index].choice() for index in sorted(self.voices)),
+                upstream_id=self.upstream_id,
+                model=self.model,
+                prompt_tokens=count(self.usage.get("prompt_tokens")),
+                output_tokens=count(self.usage.get("completion_tokens")),
+                usage=self.usage,
+                prompt_ids=self.prompt_ids,
+                # Ids that are there for a part of the text only are as good as none.
+                output_ids=tuple(first.ids) if first.has_ids and not first.lacks_ids else None,
+            )
         )
 
 
-def _spoken(message: Any) -> Any:
-    """The text of a chat message or delta; raises Skip if the model said more than text."""
-    if message is None:
+def read_logprobs(given: Any) -> list[tuple[str, float]] | None:
+    """Tokens and their log-probabilities: of chat (`content`), responses (a list), completions (two lists).
+
+    None where there are none, or where they have another shape: they are worth keeping, not worth losing
+    an exchange for. Tokens without a number (the first of an echoed prompt) are left out.
+    """
+    items = given.get("content") if isinstance(given, dict) else given
+    if isinstance(given, dict) and isinstance(given.get("tokens"), list):
+        numbers = given.get("token_logprobs")
+        pairs = list(zip(given["tokens"], numbers if isinstance(numbers, list) else [], strict=False))
+    elif isinstance(items, list) and items:
+        pairs = [(item.get("token"), item.get("logprob")) for item in items if isinstance(item, dict)]
+    else:
+        return None
+    found = [(t, float(v)) for t, v in pairs if isinstance(t, str) and type(v) in (int, float) and abs(v) < 1e300]
+    return found or None
+
+
+def text_in(mapping: Mapping[str, Any], name: str) -> str:
+    """A field that holds a text or nothing. Raises Skip for anything else."""
+    value = mapping.get(name)
+    if value is None:
         return ""
-    if not isinstance(message, dict):
+    if not isinstance(value, str):
         raise Skip("unknown_shape")
-    if _has(message, "tool_calls") or _has(message, "function_call"):
-        raise Skip("tool_calls")
-    if _has(message, "reasoning") or _has(message, "reasoning_content"):
-        raise Skip("reasoning_output")
-    if _has(message, "audio") or isinstance(message.get("content"), list):
-        raise Skip("unsupported_content")
-    return message.get("content")
+    return value
 
 
-def _has(mapping: Mapping[str, Any], name: str) -> bool:
+def has(mapping: Mapping[str, Any], name: str) -> bool:
     """Whether a field says something. vLLM writes out empty fields as null or []."""
     return mapping.get(name) not in (None, "", [], {}, False)
 
@@ -160,5 +249,5 @@ def as_name(value: Any) -> str | None:
     return value if isinstance(value, str) and value and "\x00" not in value else None
 
 
-def _count(value: Any) -> int | None:
+def count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value < 2**53 else None

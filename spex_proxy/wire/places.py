@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from spex_proxy.facts.errors import CannotExplain
-from spex_proxy.facts.exchange import Message, MessagePlace, Spelling
+from spex_proxy.facts.exchange import ExchangeKind, Message, MessagePlace, Spelling
+from spex_proxy.wire.chat import native_texts
 from spex_proxy.wire.prompt import text_slots
 from spex_proxy.wire.tools import (
     Leaf,
@@ -61,6 +62,16 @@ def marked_request(request: Mapping[str, Any], *, with_tools: bool = True) -> di
                 _mark(strings(given), number)
                 function["arguments"] = json.dumps(given)
             number += 1
+    return marked
+
+
+def marked_native(kind: ExchangeKind, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for `/v1/responses` and `/v1/messages`. No markers stand in tools: those are found as objects."""
+    marked = copy.deepcopy(dict(request))
+    for number, (_, leaf) in enumerate(native_texts(kind, marked)):
+        if leaf is not None:
+            holder, key = leaf
+            holder[key] = marker(number)
     return marked
 
 

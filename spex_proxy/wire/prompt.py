@@ -18,7 +18,16 @@ _TEXT_PARTS = {
 }
 """Type of a content part -> the field that holds its text. Any other type is not text."""
 
+_NO_TEXTS = {"image_url": "has_images", "input_image": "has_images", "image": "has_images"} | {
+    "input_audio": "has_audio",
+    "audio_url": "has_audio",
+}
+"""Type of a content part -> why the exchange is not kept."""
+
 _MAX_ID = 2**31
+
+Text = tuple[Message, Leaf | None]
+"""A text of the prompt, and where the request holds it; None if it holds it in pieces, or it is empty."""
 
 
 def refuse_unexplainable(request: Mapping[str, Any]) -> None:
@@ -27,9 +36,6 @@ def refuse_unexplainable(request: Mapping[str, Any]) -> None:
         raise Skip("echoed_prompt")
     if request.get("prompt_embeds"):
         raise Skip("unsupported_content")
-    choices = request.get("n")
-    if isinstance(choices, int) and choices > 1:
-        raise Skip("several_choices")
 
 
 def read_messages(request: Mapping[str, Any]) -> tuple[Message, ...]:
@@ -45,9 +51,14 @@ def read_messages(request: Mapping[str, Any]) -> tuple[Message, ...]:
         tools = tuple(definition_message(function) for function in defined_functions(request))
     except RecursionError:
         raise Skip("not_json") from None
-    if not any(text.text for text in texts):
+    return with_text((*tools, *texts))
+
+
+def with_text(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The same. Raises Skip if there is no text but that of tool definitions."""
+    if not any(message.text for message in messages if message.kind != "tool_definition"):
         raise Skip("empty_prompt")
-    return (*tools, *texts)
+    return messages
 
 
 def _texts(item: Any, names: Mapping[str, str]) -> Iterator[Message]:
@@ -89,7 +100,7 @@ def _part_slot(content: list[Any], number: int) -> Leaf:
     kind = part.get("type", "text")
     field = _TEXT_PARTS.get(kind) if isinstance(kind, str) else None
     if field is None:
-        raise Skip("unsupported_content")
+        raise Skip(_NO_TEXTS.get(kind, "unsupported_content") if isinstance(kind, str) else "unsupported_content")
     if not isinstance(part.get(field), str):
         raise Skip("unknown_shape")
     return part, field

@@ -30,15 +30,16 @@ SKIP_REASONS: dict[str, str] = {
     # said by the parser, about the request
     "empty_prompt": "The prompt has no text.",
     "several_prompts": "The request holds more than one prompt.",
-    "unsupported_content": "The exchange holds images, audio or other content that is not text.",
+    "has_images": "The exchange holds images.",
+    "has_audio": "The exchange holds audio.",
+    "unsupported_content": "The exchange holds other content that is not text (video, files, server-side tools, ...).",
     "echoed_prompt": "The client asked for the prompt to be repeated in the answer (`echo`).",
     # said by the parser, about the answer
     "error_in_stream": "The upstream reported an error inside a stream that had begun well.",
     "unfinished_answer": "The answer has no finish reason, or was aborted by the server.",
-    "no_output": "The answer has no text.",
-    "several_choices": "The answer holds more than one choice.",
-    "tool_calls": "The answer calls tools: the server cut it apart, so the output's tokens are not known.",
-    "reasoning_output": "The answer has reasoning apart from its text, so the output's tokens are not known.",
+    "no_output": "The answer has no text, no reasoning and no tool call.",
+    # said by the sampler
+    "not_sampled": "It was watched because a rule might have captured it; the rule that fits it did not.",
 }
 """Reason -> what it means. Every watched request that is not kept is counted under one of them."""
 
@@ -75,8 +76,8 @@ class TapBudget:
         self.held -= size
 
 
-LAST_EVENT = b"data: [DONE]"
-"""After it an OpenAI stream says nothing more."""
+_LAST_EVENTS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed", b"event: response.incomplete")
+"""How the last event of a stream begins; after it the server says nothing more."""
 
 
 class Skip(Exception):
@@ -185,7 +186,12 @@ class Tap:
         if length.isdigit():
             return sum(map(len, self._answer)) == int(length)
         is_stream = named.get(b"content-type", b"").startswith(b"text/event-stream")
-        return is_stream and b"".join(self._answer[-4:]).rstrip().endswith(LAST_EVENT)
+        if not is_stream:
+            return False
+        events = b"".join(self._answer)
+        # the last event is complete if a blank line ends it; only vLLM's own spelling is known here
+        before, _, rest = events.rpartition(b"\n\n")
+        return not rest and before.rpartition(b"\n\n")[2].startswith(_LAST_EVENTS)
 
     def discard(self) -> None:
         """Let go of everything without an outcome."""

@@ -48,15 +48,35 @@ def read_render(reply: Any) -> tuple[tuple[int, ...], Offsets]:
     Raises BadReply if either is missing: unknown fields are ignored by the server, not refused.
     """
     body = reply[0] if isinstance(reply, list) and len(reply) == 1 else reply
-    ids = body.get("token_ids") if isinstance(body, dict) else None
-    if not isinstance(ids, list) or not all(type(token) is int for token in ids):
-        raise BadReply("the render route answered without `token_ids`; is the upstream vLLM 0.32 or newer?")
+    ids = read_rendered_ids(body)
     offsets = body.get("token_offsets")
     if not isinstance(offsets, list) or len(offsets) != len(ids) or not all(map(_is_range, offsets)):
         raise BadReply(
             "the render route gave no token offsets: the model's tokenizer must be a fast (Rust) one for them"
         )
-    return tuple(ids), tuple((start, end) for start, end in offsets)
+    return ids, tuple((start, end) for start, end in offsets)
+
+
+def read_rendered_ids(reply: Any) -> tuple[int, ...]:
+    """The ids alone: the render routes of `/v1/responses` and `/v1/messages` give no offsets. Raises BadReply."""
+    ids = reply.get("token_ids") if isinstance(reply, dict) else None
+    if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+        raise BadReply("the render route answered without `token_ids`; is the upstream vLLM 0.32 or newer?")
+    return tuple(ids)
+
+
+def read_ids(reply: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids of a `/tokenize` reply. Raises BadReply if there are none, CannotExplain if they are no integers:
+    a gateway in front of the server may have its own idea of a tokenizer."""
+    ids = reply.get("tokens")
+    if not isinstance(ids, list):
+        raise BadReply("/tokenize answered without `tokens`")
+    if not all(type(token) is int and token >= 0 for token in ids):
+        raise CannotExplain(
+            "/tokenize answered with token ids that are no whole numbers, so no prompt can be cut at them; is a "
+            "gateway answering in the model server's place?"
+        )
+    return tuple(ids)
 
 
 def offsets_from_strings(strings: Sequence[str], text: str) -> Offsets:

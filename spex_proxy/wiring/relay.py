@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from sqlalchemy import Engine, select
 
 from spex_proxy import __version__
 from spex_proxy.facts.errors import SpexError
+from spex_proxy.facts.rules import RuleBook
 from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
 from spex_proxy.flows.relay import Sampler, Watcher
+from spex_proxy.flows.rules.keep import RulesInForce
 from spex_proxy.flows.save import save_captured
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.aside import in_own_process, on_own_loop
@@ -20,10 +23,12 @@ from spex_proxy.ports.counters import Counters
 from spex_proxy.relay.app import make_app
 from spex_proxy.relay.server import serve
 from spex_proxy.settings import Settings
+from spex_proxy.store import rules
 from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.web.app import make_app as make_web
 from spex_proxy.web.doors import Doors
 from spex_proxy.wire.tap import TapBudget, TapLimits
+from spex_proxy.wiring.sampling import callers, load_book
 from spex_proxy.wiring.shared import make_recipe, make_telemetry, url_here
 from spex_proxy.wiring.store import ready_store
 from spex_proxy.wiring.verifying import verify_stored
@@ -43,17 +48,31 @@ class Saver:
         self._store: Engine | None = None
         self._opening = threading.Lock()
         self._failed: str | None = None
+        self._unsaved_books: dict[str, RuleBook] = {}
 
-    def save(self, batch: Sequence[Captured]) -> None:
-        """One transaction: the exchanges, and a job for each that is to be explained."""
+    def save(self, batch: Sequence[Captured]) -> Mapping[str, int]:
+        """One transaction: the exchanges, a job for each that is to be explained, and the rules they went by."""
+        books = dict(self._unsaved_books)
         try:
             with self.engine().begin() as connection:
-                for captured in batch:
-                    save_captured(connection, captured, self._recipe)
+                for book in books.values():
+                    rules.save_book(connection, book, project=self._settings.project)
+                saved: Counter[str] = Counter(save_captured(connection, captured, self._recipe) for captured in batch)
         except Exception as error:
             self._failed = f"the last exchanges could not be saved: {getattr(error, 'orig', None) or error}"
             raise
+        for digest in books:
+            self._unsaved_books.pop(digest, None)
         self._failed = None
+        return saved
+
+    def remember(self, book: RuleBook) -> None:
+        """Keep a version of the rules; with the next exchanges, if the store can't take it now."""
+        self._unsaved_books[book.digest] = book
+        try:
+            self.save(())
+        except (SpexError, StoreError) as error:
+            log.warning("rules %s are not stored yet: %s", book.digest[:15], getattr(error, "orig", None) or error)
 
     def trouble(self) -> str | None:
         """What keeps the store from being written, in words; None if nothing does, as far as is known."""
@@ -96,10 +115,12 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
     counters, saver, telemetry = Counters(), Saver(settings), make_telemetry(settings)
     if trouble := saver.trouble():
         log.error("captures can't be stored, production is served: %s", trouble)
+    in_force = RulesInForce(lambda: load_book(settings, settings.rules), settings.rules, counters, saver.remember)
     sampler = Sampler(
+        book=lambda: in_force.book,
         secret=settings.draw_secret.get_secret_value().encode(),
-        capture_rate=settings.capture_rate,
-        explain_rate=settings.explain_rate,
+        callers=callers(settings),
+        project=settings.project,
     )
     intake = Intake(
         save=saver.save,
@@ -112,10 +133,13 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
     limits = TapLimits(settings.max_body_bytes, settings.max_body_bytes)
     budget = TapBudget(settings.queue_bytes)
     counters.watch("tapped_bytes", lambda: budget.held)
-    watcher = Watcher(sampler, limits, budget, intake.offer)
+    watcher = Watcher(sampler, limits, budget, intake.offer, counters.add)
     relay = make_app(settings.upstream, watcher, counters)
-    web = make_web(__version__, counters, saver.trouble, _doors(settings, saver.engine, stop.is_set))
+    web = make_web(
+        __version__, counters, lambda: saver.trouble() or in_force.trouble, _doors(settings, saver.engine, stop.is_set)
+    )
     intake.start()
+    in_force.start()
     try:
         async with asyncio.TaskGroup() as servers:
             servers.create_task(serve(relay, settings.host, settings.port, stop=stop))
@@ -124,6 +148,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
                 on_own_loop(lambda own: serve(web, settings.admin_host, settings.admin_port, stop=own), stop)
             )
     finally:
+        await asyncio.to_thread(in_force.close)
         left = await asyncio.to_thread(intake.close, DRAIN_S)
         log.info("relay stopped; %d captures were left unsaved; counts: %s", left, counters.snapshot())
         await asyncio.to_thread(telemetry.close)

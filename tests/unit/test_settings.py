@@ -46,6 +46,7 @@ OTHER = {
     "seed": "9", "background_priority": "7", "scheduling_policy": "priority", "worker_concurrency": "3",
     "worker_ttl_s": "2.5", "job_tries": "4", "job_pause_s": "0.5", "otlp_endpoint": "http://c:4318",
     "log_level": "DEBUG",
+    "rules": "rules.yaml", "explain_callers": "nobody", "explain_key": "k",
 }  # fmt: skip
 """For each setting a value that is not its default, as the environment holds it."""
 

@@ -15,12 +15,14 @@ from hypothesis.extra import numpy as hnp
 from spex_proxy.facts.errors import SpexError, VerificationFailed
 from spex_proxy.facts.evidence import Block
 from spex_proxy.facts.exchange import (
+    Choice,
     Exchange,
     Message,
     MessagePlace,
     Segment,
     Segmentation,
     TokenizedExchange,
+    ToolCall,
 )
 from spex_proxy.facts.explanation import Fidelity
 from spex_proxy.facts.spectrum import Spectrum
@@ -141,17 +143,43 @@ def test_any_changed_byte_of_a_block_is_seen(block: Block, column: str, data: st
         codec.decode_block(row | {column: bytes(blob[:-1])}, "block 3")
 
 
-@given(MESSAGES, ANY_TEXT, st.none() | IDS, st.dictionaries(ANY_TEXT, JSON, max_size=4))
+CHOICES = st.lists(
+    st.builds(
+        Choice,
+        text=ANY_TEXT,
+        finish_reason=st.none() | ANY_TEXT,
+        reasoning=ANY_TEXT,
+        tool_calls=st.lists(st.builds(ToolCall, ANY_TEXT, ANY_TEXT, st.none() | ANY_TEXT), max_size=2).map(tuple),
+        logprobs=st.none()
+        | st.lists(st.tuples(ANY_TEXT, st.floats(allow_nan=False, allow_infinity=False)), max_size=3).map(tuple),
+    ),
+    max_size=2,
+).map(tuple)
+
+
+@given(MESSAGES, ANY_TEXT, st.none() | IDS, st.dictionaries(ANY_TEXT, JSON, max_size=4), CHOICES)
 def test_content_survives(
-    messages: tuple[Message, ...], output: str, ids: tuple[int, ...] | None, request: dict[str, Any]
+    messages: tuple[Message, ...],
+    output: str,
+    ids: tuple[int, ...] | None,
+    request: dict[str, Any],
+    choices: tuple[Choice, ...],
 ) -> None:
     exchange = Exchange(
         "id", "default", "chat", "tiny", messages, output, None, None, False, None,  # type: ignore[arg-type]
-        0.0, 0.0, None, None, 1.0, request, ids, ids,
+        0.0, 0.0, None, None, 1.0, request, ids, ids, choices, {"total_tokens": 3}, "tool_calls",
     )  # fmt: skip
     content = codec.decode_content(codec.encode_content(exchange), "it")
     assert dataclasses.replace(exchange, **content) == exchange
-    assert set(content) == {"messages", "output_text", "request", "prompt_ids", "output_ids"}
+    assert set(content) == {
+        "messages", "output_text", "request", "prompt_ids", "output_ids", "choices", "usage", "obstacle"
+    }  # fmt: skip
+
+
+def test_content_of_the_first_versions_is_read() -> None:
+    old = {"output_text": "a", "prompt_ids": None, "output_ids": None, "messages": [], "request": "{}"}
+    content = codec.decode_content(codec.pack_json(old), "it")
+    assert content == old | {"messages": (), "request": {}, "choices": ()}
 
 
 @given(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -33,32 +33,45 @@ class Store:
         self.batches: list[list[str]] = []
         self.calls = 0
 
-    def save(self, batch: Sequence[Captured]) -> None:
+    def save(self, batch: Sequence[Captured]) -> dict[str, int]:
         self.calls += 1
         if self.breaks(batch):
             raise OSError("disk full")
         self.batches.append([c.exchange.id for c in batch])
+        return {"explain": sum(c.verdict.explain for c in batch), "capped": 0}
 
     @property
     def ids(self) -> list[str]:
         return [i for batch in self.batches for i in batch]
 
 
-def always(exchange: Exchange, wish: bool | None) -> Verdict:
+def always(raw: RawExchange, exchange: Exchange) -> Verdict:
     return Verdict(True, "sampled", 1.0)
 
 
 @contextmanager
 def intake(
-    save: Callable[[Sequence[Captured]], None], limits: IntakeLimits = QUICK, *, starts: bool = True
+    save: Callable[[Sequence[Captured]], Mapping[str, int]],
+    limits: IntakeLimits = QUICK,
+    *,
+    starts: bool = True,
+    choose: Callable[[RawExchange, Exchange], Verdict] = always,
 ) -> Iterator[tuple[Intake, Counters]]:
     counters = Counters()
-    running = Intake(save=save, choose=always, trace=lambda _: SPAN, counters=counters, limits=limits)
+    running = Intake(save=save, choose=choose, trace=lambda _: SPAN, counters=counters, limits=limits)
     if starts:
         running.start()
     yield running, counters
     running.close(5)
     assert not any(t.name == "spex-intake" for t in threading.enumerate())
+
+
+def keep(saved: list[Captured]) -> Callable[[Sequence[Captured]], Mapping[str, int]]:
+    def save(batch: Sequence[Captured]) -> Mapping[str, int]:
+        saved.extend(batch)
+        return {}
+
+    return save
 
 
 def test_what_is_offered_is_saved_in_order() -> None:
@@ -75,7 +88,7 @@ def test_what_is_offered_is_saved_in_order() -> None:
 
 def test_everything_that_the_store_needs_is_there() -> None:
     saved: list[Captured] = []
-    with intake(saved.extend) as (running, _):
+    with intake(keep(saved)) as (running, _):
         running.offer(GOOD)
         running.close(5)
     assert saved[0].verdict == Verdict(True, "sampled", 1.0)
@@ -96,7 +109,7 @@ def test_the_callers_trace_context(
     lines: tuple[tuple[bytes, bytes], ...], expected: tuple[str | None, str | None]
 ) -> None:
     saved: list[Captured] = []
-    with intake(saved.extend) as (running, _):
+    with intake(keep(saved)) as (running, _):
         running.offer(raw(answer=reply(said("Hello")), sent_headers=lines))
         running.close(5)
     assert (saved[0].traceparent, saved[0].tracestate) == expected
@@ -151,8 +164,9 @@ def test_room_is_made_again_once_work_is_done() -> None:
 def test_offering_never_waits_for_a_hanging_store() -> None:
     released = threading.Event()
 
-    def save(batch: Sequence[Captured]) -> None:
+    def save(batch: Sequence[Captured]) -> dict[str, int]:
         released.wait(10)
+        return {}
 
     with intake(save, IntakeLimits(max_items=100, linger_s=0.0)) as (running, _):
         begun = time.monotonic()
@@ -213,9 +227,10 @@ def test_closing_has_a_deadline_and_says_what_is_left() -> None:
     released = threading.Event()
     begun = threading.Event()
 
-    def save(batch: Sequence[Captured]) -> None:
+    def save(batch: Sequence[Captured]) -> dict[str, int]:
         begun.set()
         released.wait(10)
+        return {}
 
     with intake(save, IntakeLimits(batch=1, linger_s=0.0)) as (running, counters):
         for i in range(4):
@@ -252,3 +267,52 @@ def test_a_bug_in_the_parser_costs_one_exchange(monkeypatch: pytest.MonkeyPatch)
         running.close(5)
     assert counters.value("faults", "parse") == 1
     assert counters.value("dropped_exchanges", "fault") == 1
+
+
+def test_what_its_rule_does_not_capture_is_let_go_and_counted() -> None:
+    store = Store()
+    refuse = Verdict(False, "not_sampled", 0.5, 0.25, is_kept=False)
+    with intake(store.save, choose=lambda raw, exchange: refuse) as (running, counters):
+        running.offer(GOOD)
+        running.close(5)
+    assert store.calls == 0
+    assert counters.value("captured_exchanges") == 0
+    assert counters.snapshot()["skipped_exchanges"] == {"not_sampled": 1}
+
+
+def test_the_rules_probability_is_stored() -> None:
+    saved: list[Captured] = []
+    with intake(keep(saved), choose=lambda raw, exchange: Verdict(False, "not_sampled", 0.5, 0.25)) as (running, _):
+        running.offer(GOOD)
+        running.close(5)
+    assert saved[0].exchange.capture_probability == 0.25
+
+
+def test_a_fault_while_choosing_keeps_the_exchange_unexplained() -> None:
+    saved: list[Captured] = []
+
+    def choose(raw: RawExchange, exchange: Exchange) -> Verdict:
+        raise ZeroDivisionError
+
+    with intake(keep(saved), choose=choose) as (running, counters):
+        running.offer(GOOD)
+        running.close(5)
+    assert (saved[0].verdict.explain, saved[0].verdict.why) == (False, "error")
+    assert counters.value("faults", "choose") == 1
+
+
+def test_jobs_and_refused_jobs_are_counted_as_the_store_says() -> None:
+    with intake(lambda batch: {"explain": 2, "capped": 3, "kept": 4}) as (running, counters):
+        running.offer(GOOD)
+        running.close(5)
+    assert (counters.value("explain_chosen"), counters.value("explain_capped")) == (2, 3)
+
+
+def test_what_cannot_be_explained_is_stored_and_counted() -> None:
+    saved: list[Captured] = []
+    calls = [{"id": "t1", "function": {"name": "f", "arguments": "{}"}}]
+    with intake(keep(saved)) as (running, counters):
+        running.offer(raw(answer=reply(said(None) | {"tool_calls": calls}, finish_reason="tool_calls")))
+        running.close(5)
+    assert saved[0].exchange.obstacle == "tool_calls"
+    assert counters.value("unexplainable_exchanges", "tool_calls") == 1

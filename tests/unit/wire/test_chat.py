@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from spex_proxy.facts.exchange import Exchange, Message, RawExchange, Skipped
+from spex_proxy.facts.exchange import Choice, Exchange, Message, RawExchange, Skipped, ToolCall
 from spex_proxy.wire.chat import parse
 from spex_proxy.wire.tap import SKIP_REASONS
 from tests.unit.wire.exchanges import ASKED, CHAT, COMPLETION, SSE, delta, raw, reply, said, stream
@@ -40,6 +40,8 @@ def test_a_plain_chat_answer() -> None:
         output_tokens=4,
         capture_probability=1.0,
         request=ASKED,
+        choices=(Choice("Hello", "stop"),),
+        usage={"prompt_tokens": 31, "total_tokens": 35, "completion_tokens": 4},
     )
 
 
@@ -175,7 +177,9 @@ SKIPPED: list[tuple[str, RawExchange]] = [
     ("unknown_shape", raw(user({"a": 1}), HELLO)),
     ("unknown_shape", raw(answer={"choices": "x"})),
     ("unknown_shape", raw({"prompt": [1, True]}, completion(), path=COMPLETION)),
-    ("unknown_shape", raw(answer=HELLO, path="/v1/responses")),
+    ("unknown_shape", raw(answer=HELLO, path="/v1/other")),
+    ("unknown_shape", raw(answer=reply(said(None) | {"tool_calls": [{"function": 1}]}))),
+    ("unknown_shape", raw(answer=stream(delta("a", index=-1)), headers=SSE)),
     ("bad_text", raw(rb'{"messages": [{"role": "user", "content": "\ud800"}]}', HELLO)),
     ("bad_text", raw(answer=json.dumps(reply(said("\udc00"))).encode())),
     ("empty_prompt", raw({"messages": []}, HELLO)),
@@ -185,10 +189,10 @@ SKIPPED: list[tuple[str, RawExchange]] = [
     ("empty_prompt", raw({}, completion(), path=COMPLETION)),
     ("several_prompts", raw({"prompt": ["a", "b"]}, completion(), path=COMPLETION)),
     ("several_prompts", raw({"prompt": [[1], [2]]}, completion(), path=COMPLETION)),
-    ("unsupported_content", raw(user([{"type": "image_url", "image_url": {"url": "x"}}]), HELLO)),
-    ("unsupported_content", raw(user([{"type": "input_audio", "input_audio": {}}]), HELLO)),
+    ("has_images", raw(user([{"type": "image_url", "image_url": {"url": "x"}}]), HELLO)),
+    ("has_audio", raw(user([{"type": "input_audio", "input_audio": {}}]), HELLO)),
     ("unsupported_content", raw({"prompt_embeds": "AAAA"}, completion(), path=COMPLETION)),
-    ("unsupported_content", raw(answer=reply(said(None) | {"audio": {"data": "x"}}))),
+    ("has_audio", raw(answer=reply(said(None) | {"audio": {"data": "x"}}))),
     ("echoed_prompt", raw({"prompt": "a", "echo": True}, completion(), path=COMPLETION)),
     ("unfinished_answer", raw(answer=reply(said("a"), finish_reason=None))),
     ("unfinished_answer", raw(answer=reply(said("a"), finish_reason="abort"))),
@@ -197,13 +201,6 @@ SKIPPED: list[tuple[str, RawExchange]] = [
     ("no_output", raw(answer=reply(said("")))),
     ("no_output", raw(answer=reply(said(None)))),
     ("no_output", raw(answer=stream(delta("", "stop")), headers=SSE)),
-    ("several_choices", raw(user("Hi", n=2), HELLO)),
-    ("several_choices", raw(answer={"choices": [*HELLO["choices"], *HELLO["choices"]]})),
-    ("several_choices", raw(answer=stream(delta("a", index=1)), headers=SSE)),
-    ("tool_calls", raw(answer=reply(said(None) | {"tool_calls": [CALL]}, finish_reason="tool_calls"))),
-    ("tool_calls", raw(answer=stream(delta(delta={"tool_calls": [CALL]})), headers=SSE)),
-    ("reasoning_output", raw(answer=reply(said("a") | {"reasoning": "Hm."}))),
-    ("reasoning_output", raw(answer=stream(delta(delta={"reasoning_content": "Hm."})), headers=SSE)),
     ("unsupported_encoding", raw(answer=b"x", headers=((b"content-encoding", b"br"),))),
     ("unsupported_encoding", raw(answer=b"x", headers=GZIP)),
     ("unsupported_encoding", raw(answer=gzip.compress(PLAIN)[:-9], headers=GZIP)),
@@ -216,6 +213,45 @@ SKIPPED: list[tuple[str, RawExchange]] = [
 def test_skipped_with_a_reason(reason: str, exchange: RawExchange) -> None:
     assert parse(exchange) == Skipped("id-1", reason)
     assert reason in SKIP_REASONS
+
+
+TOOL = Choice("", "tool_calls", tool_calls=(ToolCall("f", "{}", "t1"),))
+THOUGHT = Choice("a", "stop", reasoning="Hm.")
+TWO = (Choice("a", "stop"), Choice("b", "length"))
+HALF_CALL = {"index": 0, "function": {"arguments": '{"q": '}}
+LOGPROBS = {"content": [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": []}]}
+
+
+@pytest.mark.parametrize(
+    ("exchange", "choices", "obstacle"),
+    [
+        (raw(answer=reply(said(None) | {"tool_calls": [CALL]}, finish_reason="tool_calls")), (TOOL,), "tool_calls"),
+        (raw(answer=stream(delta(delta={"tool_calls": [CALL]}), delta("", "tool_calls")), headers=SSE), (TOOL,),
+         "tool_calls"),
+        (raw(answer=stream(
+            delta(delta={"tool_calls": [{"index": 0, "id": "t", "function": {"name": "g", "arguments": ""}}]}),
+            delta(delta={"tool_calls": [HALF_CALL]}),
+            delta(delta={"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]}),
+            delta("", "tool_calls")), headers=SSE),
+         (Choice("", "tool_calls", tool_calls=(ToolCall("g", '{"q": 1}', "t"),)),), "tool_calls"),
+        (raw(answer=reply(said("a") | {"reasoning": "Hm."})), (THOUGHT,), "reasoning_output"),
+        (raw(answer=stream(delta(delta={"reasoning_content": "Hm."}), delta("a", "stop")), headers=SSE), (THOUGHT,),
+         "reasoning_output"),
+        (raw(answer={"choices": [{"index": 1, "message": said("b"), "finish_reason": "length"},
+                                 {"index": 0, "message": said("a"), "finish_reason": "stop"}]}), TWO,
+         "several_choices"),
+        (raw(answer=stream(delta("b", "length", index=1), delta("a", "stop")), headers=SSE), TWO, "several_choices"),
+        (raw(answer=reply(said("a"), logprobs=LOGPROBS)), (Choice("a", "stop", logprobs=(("a", -0.5),)),), None),
+        (raw({"prompt": "x"}, completion(logprobs={"tokens": [" there"], "token_logprobs": [-1.0]}), path=COMPLETION),
+         (Choice(" there", "length", logprobs=((" there", -1.0),)),), None),
+    ],
+)  # fmt: skip
+def test_all_that_an_answer_says_is_kept(
+    exchange: RawExchange, choices: tuple[Choice, ...], obstacle: str | None
+) -> None:
+    found = understood(exchange)
+    assert (found.choices, found.obstacle) == (choices, obstacle)
+    assert (found.output_text, found.finish_reason) == (choices[0].text, choices[0].finish_reason)
 
 
 def test_no_tool_calls_and_no_reasoning_may_be_written_out() -> None:

@@ -1,0 +1,1 @@
+"""Sampling rules: `read` a file, `match` an exchange, `keep` the newest version that makes sense."""

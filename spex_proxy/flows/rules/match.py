@@ -1,0 +1,168 @@
+"""Does a rule fit? Pure; what may run on the relay's event loop is linear and takes no regular expression."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import re2
+
+from spex_proxy.facts.exchange import Exchange, RequestHead
+from spex_proxy.facts.rules import Globs, Rule, RuleBook, When
+
+SEARCHED_CHARACTERS = 65_536
+"""Of each text, so many characters from its start are searched; RE2 takes time linear in them."""
+SEARCHED_TEXTS = 64
+"""The last so many texts of a prompt are searched: the newest, where it is a conversation."""
+_PROGRAM_BYTES = 1 << 20
+"""Room for one compiled expression; a larger one is refused when the file is read."""
+
+
+@lru_cache(maxsize=256)
+def expression(pattern: str) -> Any:
+    """An RE2 expression. Raises ValueError with RE2's own words; it has no lookaround and no back-references."""
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = _PROGRAM_BYTES
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        said = error.args[0] if error.args else error
+        raise ValueError(said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)) from None
+
+
+def fits_glob(pattern: str, value: str) -> bool:
+    """`*` stands for any characters. Linear: each piece is looked for once, from where the last one ended."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return value == pattern
+    if not value.startswith(first):
+        return False
+    position = len(first)
+    for piece in rest[:-1]:
+        found = value.find(piece, position)
+        if found < 0:
+            return False
+        position = found + len(piece)
+    return len(value) - len(rest[-1]) >= position and value.endswith(rest[-1])
+
+
+def may_fit(when: When, head: RequestHead, project: str) -> bool:
+    """Whether a rule can still fit, going by the request's head alone."""
+    return (
+        _any(when.path, (head.path,))
+        and _any(when.project, (project,))
+        and all(_any(globs, _lines(head, name)) for name, globs in when.header)
+    )
+
+
+def fits(when: When, head: RequestHead, exchange: Exchange) -> bool:
+    """Whether a rule fits an exchange. Runs after production was served."""
+    return may_fit(when, head, exchange.project) and all(check(when, exchange) for check in _CHECKS)
+
+
+def rule_for(book: RuleBook, head: RequestHead, exchange: Exchange) -> Rule:
+    """The first rule that fits. The last one of a book always does."""
+    return next(rule for rule in book.rules if fits(rule.when, head, exchange))
+
+
+class HeadView(NamedTuple):
+    """What the head says of the rules: those which may decide, the first that surely would last."""
+
+    rules: tuple[Rule, ...]
+
+    @property
+    def capture(self) -> float:
+        """The highest rate of the rules that may decide: below it, a draw must be watched."""
+        return max((rule.capture for rule in self.rules), default=0.0)
+
+    @property
+    def exact_token_ids(self) -> bool:
+        return any(rule.exact_token_ids for rule in self.rules)
+
+
+def view(book: RuleBook, head: RequestHead, project: str) -> HeadView:
+    """The rules that may decide about a request, of which only the head is known."""
+    found: list[Rule] = []
+    for rule in book.rules:
+        if may_fit(rule.when, head, project):
+            found.append(rule)
+            if knows_head_only(rule.when):
+                break  # it fits: no later rule decides
+    return HeadView(tuple(found))
+
+
+def knows_head_only(when: When) -> bool:
+    return When(path=when.path, header=when.header, project=when.project) == when
+
+
+# ------------------------------------------------------------------------------------- body and answer
+
+
+def _any(globs: Globs, values: Iterable[str]) -> bool:
+    return not globs or any(fits_glob(glob, value) for value in values for glob in globs)
+
+
+def _lines(head: RequestHead, name: str) -> Iterator[str]:
+    wanted = name.encode("latin-1", "replace")
+    return (value.decode("latin-1") for key, value in head.headers if key.lower() == wanted)
+
+
+def _found(pattern: str | None, texts: Sequence[str]) -> bool:
+    if pattern is None:
+        return True
+    search: Callable[[str], Any] = expression(pattern).search
+    return any(search(text[:SEARCHED_CHARACTERS]) is not None for text in texts[-SEARCHED_TEXTS:])
+
+
+def user_of(request: Mapping[str, Any]) -> str | None:
+    """Who asked: `safety_identifier` or `user` (OpenAI), `metadata.user_id` (Anthropic)."""
+    metadata = request.get("metadata")
+    given = metadata.get("user_id") if isinstance(metadata, dict) else None
+    names = (request.get("safety_identifier"), request.get("user"), given)
+    return next((name for name in names if isinstance(name, str) and name), None)
+
+
+def _tags(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    metadata = request.get("metadata")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _tags_fit(when: When, exchange: Exchange) -> bool:
+    tags = _tags(exchange.request)
+    return all(isinstance(tags.get(key), str) and _any(globs, (tags[key],)) for key, globs in when.tag)
+
+
+def mean_logprob(exchange: Exchange) -> float | None:
+    """Of all tokens of all choices, if the answer carries log-probabilities."""
+    values = [value for choice in exchange.choices for _, value in choice.logprobs or ()]
+    return math.fsum(values) / len(values) if values else None
+
+
+def _logprob_fits(when: When, exchange: Exchange) -> bool:
+    if when.mean_logprob is None:
+        return True
+    mean = mean_logprob(exchange)
+    return mean is not None and mean in when.mean_logprob
+
+
+def _outputs(exchange: Exchange) -> tuple[str, ...]:
+    return tuple(choice.text for choice in exchange.choices) or (exchange.output_text,)
+
+
+_CHECKS: tuple[Callable[[When, Exchange], bool], ...] = (  # the cheap ones first
+    lambda when, seen: _any(when.model, (seen.model,)),
+    lambda when, seen: _any(when.user, filter(None, (user_of(seen.request),))),
+    _tags_fit,
+    lambda when, seen: _any(when.tool, (m.name or "" for m in seen.messages if m.kind == "tool_definition")),
+    lambda when, seen: _any(
+        when.finish_reason, {*(choice.finish_reason or "" for choice in seen.choices), seen.finish_reason or ""}
+    ),
+    lambda when, seen: when.input_chars is None or sum(len(m.text) for m in seen.messages) in when.input_chars,
+    lambda when, seen: when.output_chars is None or sum(map(len, _outputs(seen))) in when.output_chars,
+    _logprob_fits,
+    lambda when, seen: _found(when.output, _outputs(seen)),
+    lambda when, seen: _found(when.input, [m.text for m in seen.messages]),
+)
