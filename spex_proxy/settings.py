@@ -49,14 +49,6 @@ class Settings(BaseSettings):
 
     capture_rate: Share = Field(1.0, description="Share of requests that are captured to the store.")
     explain_rate: Share = Field(0.01, description="Share of captured requests that are explained.")
-    draw_secret: SecretStr = Field(
-        SecretStr("spex"), description="Keys the two draws; equal on all replicas, so that they agree."
-    )
-    max_body_bytes: int = Field(4_194_304, gt=0, description="Longest request or answer that is captured, in bytes.")
-    queue_items: int = Field(1_024, gt=0, description="Captures that may wait to be stored; more are dropped, counted.")
-    queue_bytes: int = Field(67_108_864, gt=0, description="Bytes that waiting captures may hold together.")
-
-    segmenter: str = Field(
     rules: Path | None = Field(
         None, description="YAML file with sampling rules, read again when it changes; the two rates hold behind them."
     )
@@ -68,6 +60,14 @@ class Settings(BaseSettings):
     explain_key: SecretStr | None = Field(
         None, description="What a caller shows as x-spex-key to be allowed x-spex-explain."
     )
+    draw_secret: SecretStr = Field(
+        SecretStr("spex"), description="Keys the two draws; equal on all replicas, so that they agree."
+    )
+    max_body_bytes: int = Field(4_194_304, gt=0, description="Longest request or answer that is captured, in bytes.")
+    queue_items: int = Field(1_024, gt=0, description="Captures that may wait to be stored; more are dropped, counted.")
+    queue_bytes: int = Field(67_108_864, gt=0, description="Bytes that waiting captures may hold together.")
+
+    segmenter: str = Field(
         "auto", description="What the players are: auto, message, document, sentence, word or a plugin's."
     )
     masker: str = Field("delete", description="How a player is taken out of the prompt.")

@@ -70,6 +70,7 @@ async def _prompt(
     text = await _prompt_text(exchange, ids, server)
     return ids, wire.offsets_from_strings(strings, text), "tokenize"
 
+
 async def _native_prompt(
     exchange: Exchange, request: Mapping[str, Any], server: ModelServer
 ) -> tuple[tuple[int, ...], wire.Offsets, IdsSource]:
@@ -97,7 +98,6 @@ async def _native_ids(exchange: Exchange, request: Mapping[str, Any], server: Mo
     return wire.read_rendered_ids(rendered)
 
 
-
 async def _prompt_text(exchange: Exchange, ids: tuple[int, ...], server: ModelServer) -> str:
     if exchange.kind == "completion" and exchange.prompt_ids is None:
         return exchange.messages[0].text
@@ -106,10 +106,10 @@ async def _prompt_text(exchange: Exchange, ids: tuple[int, ...], server: ModelSe
 
 async def _places(exchange: Exchange, text: str, server: ModelServer) -> tuple[MessagePlace | None, ...]:
     if exchange.kind == "completion":
+        return (MessagePlace(0, len(text)),)
     if exchange.kind in ("response", "message"):
         marked = await _native_ids(exchange, marked_native(exchange.kind, exchange.request), server)
         return locate(text, await server.detokenize(exchange.model, marked), exchange.messages)
-        return (MessagePlace(0, len(text)),)
     try:
         return await _places_by_markers(exchange, text, server, with_tools=True)
     except CannotExplain:

@@ -238,7 +238,6 @@ outbox = sa.Table(
     sa.Index("ix_outbox_exchange", "project", "exchange_id"),
 )
 
-pauses = sa.Table(
 rule_books = sa.Table(
     "rule_books",
     metadata,
@@ -263,6 +262,7 @@ rule_uses = sa.Table(
 )
 """How many jobs a rule with a cap has begun. Counted here, so that all processes share one cap."""
 
+pauses = sa.Table(
     "pauses",
     metadata,
     project_column(),
