@@ -44,7 +44,15 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address of the relay port, which apps use.")
     port: Port = Field(8080, description="Relay port. Every path on it goes to the upstream.")
-    admin_host: str = Field("127.0.0.1", description="Address of the second port: health and metrics.")
+    admin_host: str = Field(
+        "127.0.0.1",
+        description="Address of the second port: pages, JSON API, health and metrics. It asks nobody who they are.",
+    )
+    admin_names: str = Field(
+        "",
+        description="Names, with commas between, under which the second port shows its content besides localhost and "
+        "IP addresses. Without any, it has every name while it listens beyond loopback.",
+    )
     admin_port: Port = Field(8081, description="Second port.")
 
     capture_rate: Share = Field(1.0, description="Share of requests that are captured to the store.")

@@ -63,10 +63,9 @@ async def _prompt(
     else:
         body |= {"prompt": exchange.messages[0].text}
     reply = await server.tokenize(body)
-    strings = reply.get("token_strs")
-    if not isinstance(reply.get("tokens"), list) or not isinstance(strings, list):
-        raise BadReply("/tokenize answered without `tokens` and `token_strs`")
-    ids = tuple(int(token) for token in reply["tokens"])
+    ids, strings = wire.read_ids(reply), reply.get("token_strs")
+    if not isinstance(strings, list) or not all(isinstance(string, str) for string in strings):
+        raise BadReply("/tokenize answered without `token_strs`")
     text = await _prompt_text(exchange, ids, server)
     return ids, wire.offsets_from_strings(strings, text), "tokenize"
 
@@ -131,7 +130,7 @@ async def _output_ids(exchange: Exchange, server: ModelServer) -> tuple[int, ...
     reply = await server.tokenize(
         {"model": exchange.model, "prompt": exchange.output_text, "add_special_tokens": False}
     )
-    ids = tuple(int(token) for token in reply.get("tokens") or ())
+    ids = wire.read_ids(reply)
     if not ids:
         raise CannotExplain("the answer has no tokens, so there is nothing to explain")
     if await server.detokenize(exchange.model, ids) != exchange.output_text:

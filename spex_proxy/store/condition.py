@@ -96,19 +96,42 @@ def queue(engine: sa.Engine) -> Queue:
     with reading(engine) as conn:
         now = clock(conn)
         paused = tuple(conn.scalars(sa.select(pauses.c.project).order_by(pauses.c.project)))
-        ready = [outbox.c.state == "queued", sa.or_(outbox.c.retry_at.is_(None), outbox.c.retry_at <= now)]
-        waiting = sa.select(sa.func.min(outbox.c.created_at)).where(*ready, outbox.c.project.not_in(paused))
-        oldest = conn.scalar(waiting)
         alive = [worker.id for worker in live(conn, LATELY)]
         lost = sa.or_(outbox.c.worker.is_(None), outbox.c.worker.not_in(alive))
         orphans = sa.select(sa.func.count()).select_from(outbox).where(outbox.c.state == "running", lost)
         return Queue(
             counts=jobs.counts(conn),
-            oldest_waiting_s=None if oldest is None else (now - oldest).total_seconds(),
+            oldest_waiting_s=_oldest_waiting_s(conn, now),
             workers=len(alive),
             orphans=int(conn.scalar(orphans) or 0),
             paused=paused,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is not over, of all projects: for metrics, and so without a look at what is."""
+
+    counts: dict[JobState, int]
+    """For `queued`, `running` and `paused`."""
+    oldest_waiting_s: float | None
+    """As in `Queue`."""
+    workers: int
+
+
+def backlog(conn: sa.Connection) -> Backlog:
+    """By the database's clock."""
+    now = clock(conn)
+    unfinished: tuple[JobState, ...] = ("queued", "running", "paused")
+    query = sa.select(outbox.c.state, sa.func.count().label("n")).where(outbox.c.state.in_(unfinished))
+    found = {row.state: row.n for row in conn.execute(query.group_by(outbox.c.state))}
+    counts = {state: found.get(state, 0) for state in unfinished}
+    return Backlog(counts, _oldest_waiting_s(conn, now), len(live(conn, LATELY)))
+
+
+def _oldest_waiting_s(conn: sa.Connection, now: datetime) -> float | None:
+    oldest = conn.scalar(sa.select(sa.func.min(outbox.c.created_at)).where(*jobs.ready(now)))
+    return None if oldest is None else (now - oldest).total_seconds()
 
 
 def _clock_ahead(conn: sa.Connection) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.store_gauges import JobNumbers, StoreGauges
+from spex_proxy.store.condition import backlog
 from spex_proxy.web import errors
 from spex_proxy.web.api import PREFIX, make_api_router
 from spex_proxy.web.doors import Doors
@@ -32,9 +34,15 @@ def make_app(version: str, counters: Counters, store_trouble: Callable[[], str |
         redoc_url=None,
         redirect_slashes=False,
     )
+    counters.registry.register(StoreGauges(lambda: _job_numbers(doors)))
     errors.install(app)
-    app.add_middleware(Guard, is_loopback=is_loopback(doors.host))
+    app.add_middleware(Guard, is_loopback=is_loopback(doors.host), names=doors.names)
     app.include_router(make_health_router(version, counters, store_trouble))
     app.include_router(make_api_router(doors))
     app.include_router(make_pages_router(doors.store, doors.project, relay=doors.relay, version=version))
     return app
+
+
+def _job_numbers(doors: Doors) -> JobNumbers:
+    now = doors.read(backlog)
+    return JobNumbers({str(state): count for state, count in now.counts.items()}, now.oldest_waiting_s, now.workers)

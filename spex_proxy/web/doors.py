@@ -39,6 +39,8 @@ class Doors:
     """True once the server wants to end: streams end by themselves then."""
     host: str = "127.0.0.1"
     """Address that the second port listens on."""
+    names: tuple[str, ...] = ()
+    """Names that it may be reached under; see web/guard.py."""
     relay: str = "http://127.0.0.1:8080"
     """Where apps reach the relay; shown to people."""
 

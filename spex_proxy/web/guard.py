@@ -1,7 +1,9 @@
 """Against pages of other sites in the operator's browser, which can reach a port on loopback as well.
 
 - A site whose name resolves to 127.0.0.1 ("DNS rebinding") could read prompts as its own content. So while
-  the port listens on loopback, what it holds is shown under IP addresses and `localhost` only.
+  the port listens on loopback, what it holds is shown under IP addresses and `localhost` only, and under the
+  names that the operator allows. Those bind a port that listens elsewhere as well: in a container it listens
+  on 0.0.0.0, and is published on the host's loopback.
 - A form of another site could start or cancel jobs blindly. So a request that changes something and
   comes from a page, comes from a page of this same address.
 
@@ -12,6 +14,7 @@ that is opened to a network needs besides.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,8 +28,11 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 class Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp, *, is_loopback: bool) -> None:
-        self._app, self._is_loopback = app, is_loopback
+    def __init__(self, app: ASGIApp, *, is_loopback: bool, names: Collection[str] = ()) -> None:
+        """`names`: hosts that the port is reached under, besides numbers and `localhost`. Without any, a port that
+        is open to a network has whatever name it is called by."""
+        self._app, self._is_bound = app, is_loopback or bool(names)
+        self._names = frozenset(name.lower() for name in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._refusal(scope) if scope["type"] == "http" and scope["path"].startswith(GUARDED) else None
@@ -38,8 +44,11 @@ class Guard:
     def _refusal(self, scope: Scope) -> str | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
-        if self._is_loopback and not _is_safe_name(host):
-            return f"this port shows its content as localhost or under an IP address, not as {host!r}"
+        if self._is_bound and not (_is_safe_name(host) or _name(host) in self._names):
+            return (
+                f"this port shows its content as localhost, under an IP address or under a name in SPEX_ADMIN_NAMES, "
+                f"not as {host!r}"
+            )
         origin = headers.get(b"origin")
         if scope["method"] not in _SAFE and origin is not None and urlsplit(origin).netloc != host:
             return f"a page of {origin!r} may not change anything here"
@@ -57,8 +66,11 @@ def is_loopback(host: str) -> bool:
 def _is_safe_name(host: str) -> bool:
     """`host` as in the header, with or without a port. Nobody can rebind a number, or localhost."""
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        ipaddress.ip_address(name)
+        ipaddress.ip_address(urlsplit(f"//{host}").hostname or "")
     except ValueError:
-        return host.partition(":")[0].lower() == "localhost"
+        return _name(host) == "localhost"
     return True
+
+
+def _name(host: str) -> str:
+    return host.partition(":")[0].lower()

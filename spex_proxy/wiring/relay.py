@@ -106,6 +106,7 @@ def _doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callabl
         verify=lambda explanation_id, project: in_own_process(verify_stored, settings.store, explanation_id, project),
         is_stopping=is_stopping,
         host=settings.admin_host,
+        names=tuple(name.strip() for name in settings.admin_names.split(",") if name.strip()),
         relay=url_here(settings.host, settings.port),
     )
 

@@ -6,6 +6,7 @@ import re
 
 from spex_proxy.cli import app
 from spex_proxy.ports.counters import COUNTERS, GAUGES
+from spex_proxy.ports.store_gauges import JobNumbers, StoreGauges
 from spex_proxy.settings import Settings
 from tests.deploy.files import ROOT, compose, example_environment
 
@@ -15,7 +16,8 @@ TEXT = (ROOT / "docs" / "operations.md").read_text()
 def test_every_metric_that_it_names_is_counted() -> None:
     named = set(re.findall(r"`(spex_\w+)", TEXT))
     assert named
-    assert named <= {f"{m.exported}_total" for m in COUNTERS} | {m.exported for m in GAUGES}
+    of_jobs = {family.name for family in StoreGauges(lambda: JobNumbers({}, None, 0)).describe()}
+    assert named <= {f"{m.exported}_total" for m in COUNTERS} | {m.exported for m in GAUGES} | of_jobs
 
 
 def test_every_setting_that_it_names_exists() -> None:

@@ -37,7 +37,7 @@ def _shown(default: Any) -> str:
         return "none"
     if isinstance(default, SecretStr):
         return "a word that everybody knows"
-    return f"`{default}`"
+    return f"`{default}`" if default != "" else "empty"
 
 
 if __name__ == "__main__":

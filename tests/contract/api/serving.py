@@ -102,6 +102,7 @@ class Behind:
     trouble: Exception | None = None
     is_stopping: bool = False
     host: str = "127.0.0.1"
+    names: tuple[str, ...] = ()
 
     def store(self) -> sa.Engine:
         if self.trouble is not None:
@@ -117,6 +118,7 @@ class Behind:
             verify=lambda _id, _project: self.checks,
             is_stopping=lambda: self.is_stopping,
             host=self.host,
+            names=self.names,
         )
 
     def app(self) -> Any:

@@ -34,6 +34,14 @@ def test_a_port_that_is_open_to_a_network_has_any_name(api: Api, opened: str) ->
     assert answer.status_code == 200
 
 
+def test_names_that_are_allowed_bind_a_port_that_is_open_to_a_network(api: Api) -> None:
+    """As in a container, whose 0.0.0.0 the host publishes on loopback."""
+    with serving(Behind(api.engine, host="0.0.0.0", names=("spex.internal", "Localhost")).app()) as url:
+        for host, expected in (("SPEX.internal:8081", 200), ("localhost", 200), ("10.0.0.7", 200), ("evil", 403)):
+            assert api.http.get(f"{url}{PREFIX}/exchanges", headers={"host": host}).status_code == expected, host
+        assert api.http.get(f"{url}/healthz", headers={"host": "evil"}).status_code == 200
+
+
 def test_a_page_of_another_site_starts_no_job(api: Api) -> None:
     path = f"/exchanges/{api.filled.plain}/explain"
     for origin in ("https://evil.example", "null", "http://127.0.0.1:1"):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
+from spex_proxy.facts.errors import SettingsError
 from spex_proxy.facts.exchange import TraceRef
-from tests.contract.api.serving import LONG_AGO, TRACE, Api, explain, fault, traced
+from tests.contract.api.serving import LONG_AGO, TRACE, Api, Behind, explain, fault, serving, traced
 from tests.contract.store.samples import NOON
 
 RECENT = (NOON - timedelta(hours=1)).isoformat()
@@ -179,3 +182,21 @@ def test_health_and_metrics_stand_beside_the_api(api: Api) -> None:
     assert api.http.get(api.url + "/healthz").json() == {"status": "ok", "version": "0.0.test"}
     assert api.http.get(api.url + "/readyz").json()["store"] == "ok"
     assert "spex_relayed_requests" in api.http.get(api.url + "/metrics").text
+
+
+def test_metrics_tell_the_backlog_and_its_age(api: Api) -> None:
+    lines = api.http.get(api.url + "/metrics").text.splitlines()
+    said = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[:1] != "#")}
+    counts = {state: said[f'spex_jobs{{state="{state}"}}'] for state in ("queued", "running", "paused")}
+    assert counts["queued"] >= 1
+    assert (counts["paused"], said["spex_workers"], said["spex_store_up"]) == (0, 0, 1)
+    assert 0 < said["spex_oldest_waiting_job_seconds"] < 3600
+
+
+def test_metrics_of_a_store_that_is_away_say_so_and_keep_the_rest(api: Api, new_store: Callable[[], sa.Engine]) -> None:
+    behind = Behind(new_store(), trouble=SettingsError("there is no store"))
+    with serving(behind.app()) as url:
+        said = api.http.get(f"{url}/metrics").text
+    assert "spex_store_up 0.0" in said
+    assert "spex_jobs{" not in said
+    assert "spex_stored_exchanges_total 0.0" in said

@@ -72,3 +72,20 @@ async def test_a_template_that_rewrites_a_message_is_refused_whatever_the_tools(
     with pytest.raises(CannotExplain, match="changes the text of message 2"):
         await tokenize(asked(request), cast(ModelServer, server))
     assert len(server.rendered) == 3
+
+
+@pytest.mark.parametrize("ids", [["12", 13], [1.5], [None], [True], [-1]])
+async def test_ids_of_a_gateway_that_are_no_whole_numbers_are_a_reason_not_a_bug(ids: list[Any]) -> None:
+    class Gateway(Server):
+        async def tokenize(self, body: Mapping[str, Any]) -> Any:
+            return {"tokens": ids, "token_strs": ["x"] * len(ids)}
+
+    with pytest.raises(CannotExplain, match="no whole numbers"):  # of the answer
+        await tokenize(asked(REQUEST), cast(ModelServer, Gateway(QWEN)))
+
+    class Unrendered(Gateway):
+        async def render(self, kind: str, body: Mapping[str, Any]) -> Any:
+            return None
+
+    with pytest.raises(CannotExplain, match="no whole numbers"):  # of the prompt
+        await tokenize(asked(REQUEST), cast(ModelServer, Unrendered(QWEN)))
