@@ -79,20 +79,6 @@ def read_ids(reply: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(ids)
 
 
-def read_ids(reply: Mapping[str, Any]) -> tuple[int, ...]:
-    """The ids of a `/tokenize` reply. Raises BadReply if there are none, CannotExplain if they are no integers:
-    a gateway in front of the server may have its own idea of a tokenizer."""
-    ids = reply.get("tokens")
-    if not isinstance(ids, list):
-        raise BadReply("/tokenize answered without `tokens`")
-    if not all(type(token) is int and token >= 0 for token in ids):
-        raise CannotExplain(
-            "/tokenize answered with token ids that are no whole numbers, so no prompt can be cut at them; is a "
-            "gateway answering in the model server's place?"
-        )
-    return tuple(ids)
-
-
 def offsets_from_strings(strings: Sequence[str], text: str) -> Offsets:
     """Character offsets from the token strings of `/tokenize`, for servers without the render route.
 
