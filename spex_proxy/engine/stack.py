@@ -17,14 +17,14 @@ instead was measured to lose 3% of what is unexplained, whatever its strength.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-from spex_proxy.engine import walsh
+from spex_proxy.engine import regression, uncertainty, walsh
 from spex_proxy.engine.members import Constant, Gaussian, Lasso, Member, Ridge, Trees
 from spex_proxy.engine.proxyspex import N_FOLDS, Problem, ProxyFit, as_given, problem_of
 from spex_proxy.engine.regression import Floats
@@ -56,7 +56,8 @@ def fit(rows: Rows, seed: int) -> ProxyFit:
     everything = list(range(N_FOLDS))
     settings = [best_setting(problem, table, everything) for table in tables]
     weights = weigh(problem, members, tables, settings, everything)
-    spectrum, how = final(problem, rows, members, settings, weights)
+    error = float(np.mean((honest - problem.values)[problem.folds >= 0] ** 2)) * spread**2
+    spectrum, how = final(problem, rows, members, settings, weights, error)
     return ProxyFit(spectrum, centre + spread * as_given(problem, honest)[rows.uniform], how)
 
 
@@ -99,9 +100,12 @@ def mixture(predictions: Floats, values: Floats, beliefs: Floats) -> Floats:
 
 
 def final(
-    problem: Problem, rows: Rows, members: Sequence[Member], settings: list[int], weights: Floats
+    problem: Problem, rows: Rows, members: Sequence[Member], settings: list[int], weights: Floats, error: float
 ) -> tuple[Spectrum, dict[str, Any]]:
-    """The weighted sum of the members' closed forms on all rows, and what `combined` needs to do it again."""
+    """The weighted sum of the members' closed forms on all rows, and what `combined` needs to do it again.
+
+    `error`: the mean squared out-of-fold error, from which the standard errors come.
+    """
     used = [number for number in range(len(members)) if weights[number] > 0]
     finals = [
         (Ridge(problem.named(found.supports), found.penalties), more)
@@ -121,7 +125,9 @@ def final(
         for number, (found, more) in zip(used, finals, strict=True)
     ]
     coefficients = combined(supports, described, rows)
-    return Spectrum(rows.n_players, supports, coefficients), {"members": described, "folds": N_FOLDS}
+    errors = standard_errors(supports, described, rows, error)
+    how = {"members": described, "error": error, "folds": N_FOLDS}
+    return Spectrum(rows.n_players, supports, coefficients, errors), how
 
 
 def positions(of: walsh.Supports, supports: walsh.Supports) -> NDArray[np.int64]:
@@ -139,9 +145,31 @@ def combined(supports: walsh.Supports, members: Sequence[dict[str, Any]], rows: 
         raise ValueError("a stack without members")
     total = np.zeros(len(supports))
     for member in members:
-        terms = np.asarray(member["terms"], dtype=np.int64)
-        if not len(terms) or terms.min() < 0 or terms.max() >= len(supports):
-            raise ValueError(f"a member's terms are not among the {len(supports)} stored ones")
-        found = Ridge(supports[terms], np.asarray(member["penalties"], dtype=np.float64))
-        np.add.at(total, terms, float(member["weight"]) * found.coefficients(rows.masks, rows.values))
+        terms, found = ridge_of(supports, member)
+        total[terms] += float(member["weight"]) * found.coefficients(rows.masks, rows.values)
     return total
+
+
+def standard_errors(supports: walsh.Supports, members: Sequence[dict[str, Any]], rows: Rows, error: float) -> Floats:
+    """Of `combined`'s coefficients, (k,). `error`: mean squared out-of-fold error, in the value's unit squared."""
+    coefficients, relative = np.zeros((len(members), len(supports))), np.zeros((len(members), len(supports)))
+    for number, member in enumerate(members):
+        terms, found = ridge_of(supports, member)
+        characters = walsh.characters(rows.masks, found.supports)
+        coefficients[number, terms] = regression.closed_form(characters, rows.values, found.penalties)
+        relative[number, terms] = uncertainty.variances(characters, found.penalties)
+    weights = [float(member["weight"]) for member in members]
+    return uncertainty.mixture_errors(coefficients, relative, weights, error, len(rows))
+
+
+def ridge_of(supports: walsh.Supports, member: Mapping[str, Any]) -> tuple[NDArray[np.int64], Ridge]:
+    """A described member: where its terms stand among the supports, (k,), and the ridge that it is.
+
+    Raises ValueError when it does not fit the supports.
+    """
+    terms = np.asarray(member["terms"], dtype=np.int64)
+    if not len(terms) or terms.min() < 0 or terms.max() >= len(supports):
+        raise ValueError(f"a member's terms are not among the {len(supports)} stored ones")
+    if len(np.unique(terms)) != len(terms):
+        raise ValueError("a member has a term twice")
+    return terms, Ridge(supports[terms], np.asarray(member["penalties"], dtype=np.float64))

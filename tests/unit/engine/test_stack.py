@@ -222,5 +222,5 @@ def terms_of(spectrum):
 
 def test_both_methods_can_be_named(sparse_game, small_trees):
     rows = rows_of(measure(sparse_game(12, noise=0.1), 12, 60))
-    for method in conclude.METHODS:
+    for method in ("proxyspex", "stack"):
         assert conclude.conclude(Recipe(method=method), rows).how["method"] == method
