@@ -37,6 +37,8 @@ class Ask:
     """Shape (m,)."""
     round: int
     reason: str
+    r2: float | None = None
+    """Out-of-fold R2 of what all earlier rounds give; None while there is no whole round."""
 
 
 def decide(recipe: Recipe, evidence: Evidence) -> Ask | Fit:
@@ -60,7 +62,8 @@ def decide(recipe: Recipe, evidence: Evidence) -> Ask | Fit:
     why = reason_to_stop(recipe, evidence, design, found)
     if why:
         return replace(found, how={**found.how, "stopped": why})
-    return ask(design, known, current, f"R2 is {found.fidelity.r2:.2f} so far")
+    r2 = found.fidelity.r2
+    return replace(ask(design, known, current, f"R2 is {r2:.2f} so far"), r2=r2)
 
 
 def measured(design: Plan, evidence: Evidence) -> NDArray[np.bool_]:

@@ -149,7 +149,7 @@ class Explaining:
             for rows in _batches(ask, table.scorer.batch_size):
                 number, masks, replicates = len(self._blocks), ask.masks[rows], ask.replicates[rows]
                 block = await _answered(table, self._recipe, parts, number, masks, replicates, headers)
-                is_new, state = await write(parts.store, _keep, table.game, block, self._job)
+                is_new, state = await write(parts.store, _keep, table.game, block, self._job, ask.r2)
                 # where another job was faster, its readings stand
                 self._blocks = [*self._blocks, block] if is_new else await _load(table.game, parts)
                 self._on_progress(_progress(self._blocks, self._recipe, ask.reason))
@@ -236,9 +236,11 @@ def _progress(blocks: Sequence[Block], recipe: Recipe, note: str) -> Progress:
     return Progress(masks, recipe.budget, sum(block.prompt_tokens for block in blocks), note)
 
 
-def _keep(connection: Connection, game: Game, block: Block, job: outbox.Job | None) -> tuple[bool, outbox.JobState]:
+def _keep(
+    connection: Connection, game: Game, block: Block, job: outbox.Job | None, r2: float | None
+) -> tuple[bool, outbox.JobState]:
     """Keep an answered batch, if the job is still ours; whether it was new, and how the job is."""
-    state = outbox.hold(connection, job) if job else "running"
+    state = outbox.hold(connection, job, r2=r2) if job else "running"
     return games.append_block(connection, game.id, block, project=game.project), state
 
 

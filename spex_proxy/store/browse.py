@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,7 +14,7 @@ from spex_proxy.store import exchanges as captured
 from spex_proxy.store import explanations as explained
 from spex_proxy.store import games as played
 from spex_proxy.store import outbox as jobs
-from spex_proxy.store.listing import Row, one_exchange
+from spex_proxy.store.listing import LIVE, Row, list_exchanges, one_exchange
 from spex_proxy.store.lookup import find
 from spex_proxy.store.tables import evidence_blocks, exchanges, explanations, games
 
@@ -77,7 +76,7 @@ def story(conn: sa.Connection, any_id: str, project: str) -> Story:
     """The newest explanation behind any id. NotFound says what became of an exchange that has none."""
     found = find(conn, any_id, project)
     if not found.explanation_ids:
-        raise NotFound(f"{any_id} is not explained: {_state(conn, str(found.exchange_id), project)}")
+        raise NotFound(f"{any_id} is not explained: {in_words(one_exchange(conn, project, str(found.exchange_id)))}")
     explanation = explained.load_explanation(conn, found.explanation_ids[0], project=project)
     game = played.load_game(conn, explanation.game_ids[0], project=project)
     exchange_id = explanation.exchange_id
@@ -86,13 +85,28 @@ def story(conn: sa.Connection, any_id: str, project: str) -> Story:
 
 def newest(conn: sa.Connection, project: str, limit: int) -> list[Summary]:
     """The last exchanges by time of arrival, and what became of each."""
-    rows = conn.execute(
-        sa.select(exchanges.c.id, exchanges.c.upstream_id, exchanges.c.received_at, exchanges.c.model)
-        .where(exchanges.c.project == project)
-        .order_by(exchanges.c.received_at.desc(), exchanges.c.id.desc())
-        .limit(limit)
-    )
-    return [_summary(conn, row, project) for row in rows]
+    return [
+        Summary(
+            exchange_id=row.exchange_id,
+            upstream_id=row.upstream_id,
+            received_at=row.received_at,
+            model=row.model,
+            state=in_words(row),
+            explanation_id=row.explanation_id,
+            r2=row.r2,
+            answer=row.answer[:ANSWER_SHOWN],
+        )
+        for row in list_exchanges(conn, project, limit=limit).rows
+    ]
+
+
+def in_words(row: Row) -> str:
+    """`failed: why`, `running, R2 0.81 so far`, or the state alone."""
+    if row.state == row.verdict:
+        return row.state
+    is_live = row.state in (*LIVE, "paused")
+    state = f"{row.state}, R2 {row.r2_so_far:.2f} so far" if is_live and row.r2_so_far is not None else row.state
+    return f"{state}: {row.reason}" if row.reason and row.reason != row.state else state
 
 
 def masks_of(conn: sa.Connection, project: str, exchange_id: str) -> int:
@@ -104,28 +118,6 @@ def masks_of(conn: sa.Connection, project: str, exchange_id: str) -> int:
         .where(games.c.project == project, games.c.exchange_id == exchange_id)
     )
     return int(conn.execute(query).scalar_one())
-
-
-def _summary(conn: sa.Connection, row: Any, project: str) -> Summary:
-    latest = explained.latest_for_exchange(conn, row.id, project=project)
-    content = _content(conn, row.id, project)
-    return Summary(
-        exchange_id=row.id,
-        upstream_id=row.upstream_id,
-        received_at=row.received_at,
-        model=row.model,
-        state=latest.verdict if latest else _state(conn, row.id, project),
-        explanation_id=latest.id if latest else None,
-        r2=latest.fidelity.r2 if latest else None,
-        answer=" ".join(content.output_text.split())[:ANSWER_SHOWN] if content else "",
-    )
-
-
-def _state(conn: sa.Connection, exchange_id: str, project: str) -> str:
-    newest_job = next(iter(jobs.jobs_of_exchange(conn, exchange_id, project=project)), None)
-    if newest_job is None:
-        return "captured"
-    return f"{newest_job.state}: {newest_job.reason}" if newest_job.reason else newest_job.state
 
 
 def _content(conn: sa.Connection, exchange_id: str, project: str) -> Exchange | None:

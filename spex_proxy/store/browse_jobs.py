@@ -21,7 +21,7 @@ class JobProgress:
     masks: int
     """Committed readings that it works with."""
     r2: float | None
-    """Of its explanation."""
+    """Out-of-fold R2 of its explanation, or of the rounds that are answered so far."""
 
 
 def job_progress(conn: sa.Connection, job_id: str, *, project: str) -> JobProgress:
@@ -34,7 +34,8 @@ def job_progress(conn: sa.Connection, job_id: str, *, project: str) -> JobProgre
             )
         ).one()
         return JobProgress(job, None, made.cost_masks, made.r2)
-    return JobProgress(job, _position(conn, job) if job.state == "queued" else None, _masks(conn, job), None)
+    position = _position(conn, job) if job.state == "queued" else None
+    return JobProgress(job, position, _masks(conn, job), job.r2_so_far)
 
 
 def _position(conn: sa.Connection, job: jobs.Job) -> int:

@@ -6,6 +6,7 @@ A page ends with a cursor, not with a number of rows to skip: what arrives meanw
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
@@ -13,7 +14,7 @@ from typing import Any, Literal, get_args
 import sqlalchemy as sa
 
 from spex_proxy.facts.errors import NotFound
-from spex_proxy.store import exchanges as captured
+from spex_proxy.store import codec
 from spex_proxy.store.tables import contents, exchanges, explanations, outbox
 
 State = Literal[
@@ -74,6 +75,8 @@ class Row:
     output_tokens: int | None
     finish_reason: str | None
     job_state: str | None
+    r2_so_far: float | None
+    """Of what the newest job has answered, until it has an explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,7 @@ def list_exchanges(
         # the first condition says nothing new, but it alone is a range of the index
         query = query.where(exchanges.c.received_at <= moment, sa.or_(exchanges.c.received_at < moment, older))
     found = conn.execute(query.limit(limit + 1)).all()
-    rows = tuple(_row(conn, project, row, with_answers) for row in found[:limit])
+    rows = _rows(conn, project, found[:limit], with_answers)
     more = len(found) > limit
     return Page(rows, encode_cursor(rows[-1].received_at, rows[-1].exchange_id) if more else None)
 
@@ -115,7 +118,8 @@ def one_exchange(conn: sa.Connection, project: str, exchange_id: str) -> Row:
     row = conn.execute(_query(project, Filters()).where(exchanges.c.id == exchange_id)).first()
     if row is None:
         raise NotFound(f"there is no exchange {exchange_id!r} in project {project!r}")
-    return _row(conn, project, row, with_answer=True)
+    (shown,) = _rows(conn, project, [row], with_answers=True)
+    return shown
 
 
 def models(conn: sa.Connection, project: str) -> tuple[str, ...]:
@@ -180,6 +184,7 @@ def _query(project: str, filters: Filters) -> sa.Select[Any]:
             found.c.r2_high,
             *(exchanges.c[name] for name in _SHOWN),
             job.c.state.label("job_state"),
+            job.c.r2_so_far,
         )
         .select_from(exchanges.outerjoin(found, _newest(explanations, found)).outerjoin(job, _newest(outbox, job)))
         .where(exchanges.c.project == project)
@@ -196,19 +201,25 @@ def _query(project: str, filters: Filters) -> sa.Select[Any]:
     return query
 
 
-def _row(conn: sa.Connection, project: str, row: Any, with_answer: bool) -> Row:
-    if not with_answer:
-        return Row(**row._mapping, answer="", is_erased=False)
-    try:
-        answer = captured.load_exchange(conn, row.exchange_id, project=project).output_text
-    except NotFound:
-        return Row(**row._mapping, answer="", is_erased=_is_erased(conn, project, row.exchange_id))
-    shown = " ".join(answer[: 8 * ANSWER_SHOWN].split())[:ANSWER_SHOWN]
-    return Row(**row._mapping, answer=shown, is_erased=False)
+def _rows(conn: sa.Connection, project: str, found: Sequence[Any], with_answers: bool) -> tuple[Row, ...]:
+    answers = _answers(conn, project, [row.exchange_id for row in found]) if with_answers else {}
+    shown = ((row, answers.get(row.exchange_id, "")) for row in found)
+    return tuple(Row(**row._mapping, answer=answer or "", is_erased=answer is None) for row, answer in shown)
 
 
-def _is_erased(conn: sa.Connection, project: str, exchange_id: str) -> bool:
-    query = sa.select(contents.c.erased_at).where(
-        contents.c.project == project, contents.c.exchange_id == exchange_id, contents.c.part == "exchange"
+def _answers(conn: sa.Connection, project: str, ids: Sequence[str]) -> dict[str, str | None]:
+    """Exchange -> the beginning of its answer; None if it was erased.
+
+    Unpacked for each list anew: a stored preview would be content in a second place, to be erased there too, and
+    a page of 50 prompts of 20 kB unpacks in 15 ms.
+    """
+    query = sa.select(contents.c.exchange_id, contents.c.blob).where(
+        contents.c.project == project, contents.c.exchange_id.in_(ids), contents.c.part == "exchange"
     )
-    return conn.scalar(query) is not None
+    return {row.exchange_id: None if row.blob is None else _beginning(row) for row in conn.execute(query)}
+
+
+def _beginning(row: Any) -> str:
+    """Raises VerificationFailed for a blob that is damaged."""
+    answer: str = codec.decode_content(row.blob, f"content of {row.exchange_id}")["output_text"]
+    return " ".join(answer[: 8 * ANSWER_SHOWN].split())[:ANSWER_SHOWN]

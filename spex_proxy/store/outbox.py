@@ -15,6 +15,7 @@ so what it still knows of an earlier one can claim nothing. What people ask for 
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class Job:
     """Attempts that ended with a failure that may pass."""
     takeovers: int
     """Workers that died with it, one after the other, without a reading in between."""
+    r2_so_far: float | None
+    """Out-of-fold R2 of the rounds that are answered; None before the first is."""
 
     def recipe(self) -> Recipe:
         """Raises SpexError for a recipe of a newer version: the job fails, the queue goes on."""
@@ -171,16 +174,19 @@ def ready(moment: datetime) -> list[sa.ColumnElement[bool]]:
     ]
 
 
-def hold(conn: sa.Connection, job: Job) -> JobState:
+def hold(conn: sa.Connection, job: Job, *, r2: float | None = None) -> JobState:
     """Whoever is about to keep something of a job proves its claim, and keeps it until the transaction ends.
 
     Returns `running`; or `paused` if a person has paused the job, or `queued` if they have paused its queue,
     which hands it back: then what was answered is kept, and nothing more is asked. Raises ClaimLost.
-    A job that gets on is not what kills its workers: its takeovers are counted anew.
+    A job that gets on is not what kills its workers: its takeovers are counted anew. `r2`, if one is known
+    that is finite, is noted for whoever watches.
     """
     impatiently(conn)
     held = [*_claimed(job), outbox.c.state.in_(("running", "paused"))]
-    state: JobState | None = conn.scalar(sa.update(outbox).where(*held).values(takeovers=0).returning(outbox.c.state))
+    found = {} if r2 is None or not math.isfinite(r2) else {"r2_so_far": r2}
+    changed = sa.update(outbox).where(*held).values(takeovers=0, **found)
+    state: JobState | None = conn.scalar(changed.returning(outbox.c.state))
     if state is None:
         raise _lost(job)
     if state == "running" and is_paused(conn, job.project):

@@ -231,6 +231,7 @@ outbox = sa.Table(
     sa.Column("dispatched_at", UtcDateTime),  # when the runner was given it; NULL: it has not been yet
     counter("failures"),
     counter("takeovers"),
+    sa.Column("r2_so_far", sa.Double()),  # of the rounds that are answered, while there is no explanation
     of("exchanges", "exchange_id"),
     of("explanations", "explanation_id"),
     sa.CheckConstraint("state IN ('queued', 'running', 'paused', 'done', 'failed', 'cancelled')", name="state"),

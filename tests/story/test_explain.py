@@ -73,6 +73,18 @@ async def test_few_masks_find_the_planted_interaction(desk: Desk) -> None:
     assert all(check.is_passed for check in desk.checks(found.id))
 
 
+async def test_a_job_tells_how_good_it_is_so_far(desk: Desk) -> None:
+    """R2 of all whole rounds is stored with the next one's first batch."""
+    desk.recipe = Recipe(segmenter="sentence", budget=160, target_r2=1.0)
+    exchange = desk.ask(question(sentences(10)))
+    found = await desk.explanation()
+    rounds = [report.progress for report in desk.reports if report.progress and "so far" in report.progress.note]
+    (job,) = desk.jobs(exchange)
+    assert job.r2_so_far is not None
+    assert rounds[-1].note == f"R2 is {job.r2_so_far:.2f} so far"
+    assert found.fidelity.r2 != job.r2_so_far, "the last round's own figure is the explanation's"
+
+
 async def test_a_completion_is_explained_too(desk: Desk) -> None:
     desk.ask({"model": "scripted", "prompt": sentences(4)}, path="/v1/completions")
     found = await desk.explanation()

@@ -38,7 +38,7 @@ class JobRecord:
     budget: int
     """Most masks that it may ask. It ends earlier once the fit is good enough."""
     r2: float | None
-    """Of its explanation; null until there is one."""
+    """Out-of-fold R2 of its explanation; until there is one, of the rounds that are answered; null before that."""
     explanation_id: str | None
     recipe: Mapping[str, Any]
     created_at: datetime

@@ -115,8 +115,13 @@ def test_a_job_tells_how_far_it_is(api: Api) -> None:
     measure(api, claim.exchange_id, 0)
     now = api.ok(f"/jobs/{job['id']}")
     assert (now["state"], now["masks"], now["position"], now["attempts"]) == ("running", 4, None, 1)
+    assert now["r2"] is None, "no round is whole yet"
     measure(api, claim.exchange_id, 1)
-    assert api.ok(f"/jobs/{job['id']}")["masks"] == 8
+    with api.engine.begin() as conn:
+        outbox.hold(conn, claim, r2=0.625)
+        outbox.hold(conn, claim, r2=float("nan"))  # a fit that came to nothing takes nothing back
+    now = api.ok(f"/jobs/{job['id']}")
+    assert (now["masks"], now["r2"]) == (8, 0.625)
     made = finish(api, claim)
     now = api.ok(f"/jobs/{job['id']}")
     assert (now["state"], now["explanation_id"], now["r2"], now["masks"]) == ("done", made, 0.9, 99)

@@ -267,18 +267,23 @@ def test_a_list_says_what_became_of_each(engine: sa.Engine, make: Make) -> None:
             make.saved(conn, received_at=first + timedelta(seconds=i), output_text="an\nanswer " * (i + 6))
             for i in range(4)
         )
-        for exchange in (failed, waiting, explained):
+        for exchange in (failed, waiting):
             outbox.enqueue(conn, exchange_id=exchange.id, recipe=make.recipe, why="drawn")
         job = outbox.claim(conn, "w")
         assert job is not None
         outbox.fail(conn, job, "no players", final=True)
+        job = outbox.claim(conn, "w")
+        assert job is not None
+        outbox.hold(conn, job, r2=0.625)
         explanations.save_explanation(conn, make.explanation(explained.id, (), verdict="unreliable"))
         again = make.explanation(explained.id, (), created_at=first + timedelta(days=1))
         explanations.save_explanation(conn, again)
     with reading(engine) as conn:
         rows = browse.newest(conn, "default", 20)
         assert [row.exchange_id for row in rows] == [drawn_not.id, failed.id, waiting.id, explained.id]
-        assert [row.state for row in rows] == ["captured", "failed: no players", "queued", "reliable"]
+        assert [row.state for row in rows] == [
+            "captured", "failed: no players", "running, R2 0.62 so far", "reliable",
+        ]  # fmt: skip
         assert rows[0].answer.startswith("an answer an")
         assert [len(row.answer) for row in rows] == [60, 60, 60, 59]
         assert (rows[3].explanation_id, rows[3].r2) == (again.id, 0.9)
