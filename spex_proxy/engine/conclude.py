@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from spex_proxy.engine import fidelity, proxyspex, stack, walsh
+from spex_proxy.engine import designs, fidelity, proxyspex, stack, structured, walsh
 from spex_proxy.engine.hierarchy import hierarchy
+from spex_proxy.engine.near import near
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.evidence import Values
 from spex_proxy.facts.explanation import Fidelity, Verdict
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.spectrum import Spectrum
 
-METHODS = {"proxyspex": proxyspex.fit, "stack": stack.fit}
-"""What a recipe can name: (rows, seed) -> spectrum, out-of-fold predictions of the uniform rows, and how."""
+Method = Callable[[Rows, Recipe], proxyspex.ProxyFit]
+
+
+def by_seed(fit: Callable[[Rows, int], proxyspex.ProxyFit]) -> Method:
+    """A method that fits any masks needs no more of the recipe than its seed."""
+    return lambda rows, recipe: fit(rows, recipe.seed)
+
+
+METHODS: dict[str, Method] = {
+    "proxyspex": by_seed(proxyspex.fit),
+    "stack": by_seed(stack.fit),
+    "spex": structured.fit,
+}
+"""What a recipe can name: (rows, recipe) -> spectrum, out-of-fold predictions of the uniform rows, and how."""
 
 RELIABLE_R2 = 0.5
 """Below it, more of what moves the value lies outside the explanation than inside."""
@@ -43,8 +56,8 @@ class Fit:
     how: dict[str, Any]
     """JSON-able. What `verify_fit.check` reads beside the spectrum: method ("exact", "constant" or one
     of METHODS), rows, noise_sigma, penalties (one per term; none for "exact"), or for "stack" its members.
-    What a person may want: shapes and their rounds, strength, terms, folds, seeds, `hierarchy` (see
-    there), and `stopped`: why no more was asked."""
+    What a person may want: shapes and their rounds, strength, terms, folds, seeds, `hierarchy` and `near` (see
+    there; `near` is None where no mask near the full one was measured), and `stopped`: why no more was asked."""
     verdict: Verdict
     verdict_reason: str
 
@@ -55,6 +68,7 @@ def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
     A constant, and the verdict that there is nothing to explain, if the values
     do not vary, or vary no more than repeats do while the masks predict nothing.
     """
+    rows = replace(rows, uniform=designs.fair(rows.masks, recipe))
     sigma = fidelity.noise_sigma(rows.full_values)
     common = {"seed": recipe.seed, "rows": len(rows), "noise_sigma": sigma, "stopped": stopped}
     if np.ptp(rows.values) <= ROUNDING * np.max(np.abs(rows.values)):
@@ -64,7 +78,7 @@ def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
         r2 = low = high = 1.0 - 2.0 * sigma**2 / variance
         spectrum, how = exact(rows), {"method": "exact"}
     else:
-        found = method_of(recipe)(rows, recipe.seed)
+        found = method_of(recipe)(rows, recipe)
         values = rows.values[rows.uniform]
         r2 = fidelity.r_squared(values, found.predictions)
         low, high = fidelity.interval(values, found.predictions, recipe.seed)
@@ -74,10 +88,12 @@ def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
         return constant(rows, sigma, common, reason)
     figures = judged(rows, sigma, r2, low, high)
     common["hierarchy"] = asdict(hierarchy(spectrum, HIERARCHY_TERMS))
+    close = near(spectrum, how, rows, sigma)
+    common["near"] = asdict(close) if close else None
     return Fit(spectrum, figures, {**how, **common}, *verdict_of(figures, rows.complete))
 
 
-def method_of(recipe: Recipe) -> Callable[[Rows, int], proxyspex.ProxyFit]:
+def method_of(recipe: Recipe) -> Method:
     """Raises ValueError for a method that nobody knows."""
     if recipe.method not in METHODS:
         raise ValueError(f"method {recipe.method!r} is unknown; there is {', '.join(METHODS)}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spex_proxy.engine.spex import design
 from spex_proxy.engine.walsh import all_masks, pack_masks
 from spex_proxy.facts.errors import BadEvidence
 from spex_proxy.facts.evidence import Masks, Replicates
@@ -28,7 +29,12 @@ everybody has (what if this one sentence were gone?), but a uniform mask teaches
 MAX_SHUFFLED_PLAYERS = 16
 """Up to here all 2^n masks are shuffled; above, draws are made and the rare repeats dropped."""
 
-MASKS, FOLDS, TREES, BOOTSTRAP, SUBSET = range(5)
+UNIFORM_SHARE = 8
+"""One mask in eight of a SPEX plan is uniform."""
+MOST_DRAWS = 64
+"""Masks are drawn at most so many times over in search of different ones."""
+
+MASKS, FOLDS, TREES, BOOTSTRAP, SUBSET, SUBSPACES = range(6)
 """Independent streams under one seed."""
 
 
@@ -92,29 +98,200 @@ def uniform_masks(n_players: int, count: int, seed: int) -> Masks:
         draws *= 2
 
 
-def plan(n_players: int, recipe: Recipe) -> Plan:
-    """The full mask (replicates 0..r-1), the empty one, leave-one-outs, uniform masks in doubling rounds.
+def paired_masks(n_players: int, count: int, seed: int) -> Masks:
+    """Distinct uniform masks, each followed by its complement, neither in the corner; at most count, (count, n).
 
-    If all 2^n masks fit into the budget, all are there. Raises BadEvidence for a
-    game without players or a budget that no fit can come from, ValueError for a
-    recipe without replicates.
+    A larger count begins with the same masks.
     """
-    replicates, budget = recipe.replicates, recipe.budget
+    base = uniform_masks(n_players, count + WORD_BITS, seed)
+    base = base[~is_corner(~base)]
+    _, first = np.unique(pack_masks(base ^ base[:, :1]), axis=0, return_index=True)
+    base = base[np.sort(first)]
+    return np.stack([base, ~base], axis=1).reshape(-1, n_players)[: count // 2 * 2]
+
+
+def kept_masks(n_players: int, share: float, count: int, seed: int) -> Masks:
+    """Distinct masks off the corner that keep each player with probability `share` (to 1/65536): at most count.
+
+    Fewer when the share is so near to 0 or 1 that hardly any other masks come. A
+    larger count begins with the same masks.
+    """
+    words, least = -(-n_players // 4), round(share * 65536)
+    draws = count + WORD_BITS
+    while True:
+        raw = raw_words(seed, MASKS, draws * words).astype("<u8").view("<u2").reshape(draws, -1)
+        masks = raw[:, :n_players] < least
+        _, first = np.unique(pack_masks(masks), axis=0, return_index=True)
+        masks = masks[np.sort(first)]
+        masks = masks[~is_corner(masks)]
+        if len(masks) >= count or draws >= MOST_DRAWS * (count + WORD_BITS):
+            return masks[:count]
+        draws *= 2
+
+
+def kind_of(recipe: Recipe) -> tuple[str, float]:
+    """The recipe's design: one of KINDS, and how often it keeps a player.
+
+    The method "spex" brings its own design, unless another one is asked for.
+    Raises ValueError for a design that nobody knows or that the method can't read.
+    """
+    kind, given, share = recipe.design.partition("=")
+    if recipe.method == "spex" and recipe.design not in ("uniform", "spex"):
+        raise ValueError(
+            f"the method 'spex' reads masks of its own design only; leave out the design {recipe.design!r}"
+        )
+    if kind == "keep" and given:
+        try:
+            kept = float(share)
+        except ValueError:
+            kept = float("nan")
+        if 0 < kept < 1:
+            return kind, kept
+    if recipe.design not in ("uniform", "paired", "spex"):
+        known = "uniform, paired, spex and keep=P with 0 < P < 1"
+        raise ValueError(f"design {recipe.design!r} is unknown; there is {known}")
+    return ("spex" if recipe.method == "spex" else recipe.design), 0.5
+
+
+def opening(n_players: int, recipe: Recipe) -> Masks:
+    """What every plan begins with: the full mask as often as the recipe says, the empty one, leave-one-outs if cheap.
+
+    Raises BadEvidence for a game without players, ValueError for a recipe without replicates.
+    """
     if n_players < 1:
         raise BadEvidence("a game without players has nothing to mask")
-    if replicates < 1:
-        raise ValueError(f"recipe.replicates is {replicates}; the full prompt must be measured at least once")
-    everything = n_players < 63 and replicates - 1 + (1 << n_players) <= budget
-    opening = [np.ones((replicates, n_players), dtype=np.bool_), np.zeros((1, n_players), dtype=np.bool_)]
-    if n_players > 1 and (everything or n_players <= budget // LEAVE_ONE_OUT_SHARE):
-        opening.append(~np.eye(n_players, dtype=np.bool_))
-    first = np.concatenate(opening)
-    uniform = uniform_masks(n_players, max(0, budget - len(first)), recipe.seed)
-    if not everything and len(uniform) < MIN_UNIFORM:
-        smallest = replicates - 1 + (1 << n_players) if n_players < 4 else replicates + 1 + MIN_UNIFORM
-        raise BadEvidence(f"{n_players} players need a budget of at least {smallest} masks, not {budget}")
-    numbers = np.zeros(len(first) + len(uniform), dtype=np.int64)
-    numbers[:replicates] = np.arange(replicates)
-    doublings = np.ceil(np.log2((np.arange(len(uniform)) + 1) / FIRST_UNIFORM))
-    rounds = np.concatenate([np.zeros(len(first)), np.maximum(0, doublings)]).astype(np.int64)
-    return Plan(np.concatenate([first, uniform]), numbers, rounds)
+    if recipe.replicates < 1:
+        raise ValueError(f"recipe.replicates is {recipe.replicates}; the full prompt must be measured at least once")
+    masks = [np.ones((recipe.replicates, n_players), dtype=np.bool_), np.zeros((1, n_players), dtype=np.bool_)]
+    if n_players > 1 and (all_fit(n_players, recipe) or n_players <= recipe.budget // LEAVE_ONE_OUT_SHARE):
+        masks.append(~np.eye(n_players, dtype=np.bool_))
+    return np.concatenate(masks)
+
+
+def all_fit(n_players: int, recipe: Recipe) -> bool:
+    """True if the budget allows all 2^n masks."""
+    return n_players < 63 and recipe.replicates - 1 + (1 << n_players) <= recipe.budget
+
+
+def plan(n_players: int, recipe: Recipe) -> Plan:
+    """The opening, then the recipe's design in rounds; all 2^n masks if they fit into the budget.
+
+    uniform    each player kept or not with probability 1/2; rounds double
+    keep=P     each player kept with probability P
+    paired     uniform, each mask followed by its complement
+    spex       the groups and offsets of `spex.design`; each round adds a bit, so that after each round there
+               is a complete design. One mask in eight (MIN_UNIFORM at least) is uniform: the decoder never sees
+               those, so fidelity is judged by them.
+
+    Raises BadEvidence for a game without players or a budget that no fit can come from, ValueError
+    for a recipe that makes no sense.
+    """
+    kind, share = kind_of(recipe)
+    first = opening(n_players, recipe)
+    free, everything = max(0, recipe.budget - len(first)), all_fit(n_players, recipe)
+    if kind == "spex" and not everything:
+        later, rounds = coded_rounds(n_players, recipe)
+    else:
+        if kind == "paired" and not everything:
+            later = paired_masks(n_players, free, recipe.seed)
+        elif kind == "keep" and not everything:
+            later = kept_masks(n_players, share, free, recipe.seed)
+        else:
+            later = uniform_masks(n_players, free, recipe.seed)
+        if not everything and len(later) < MIN_UNIFORM:
+            raise BadEvidence(too_few(n_players, recipe, len(later), free))
+        doublings = np.ceil(np.log2((np.arange(len(later)) + 1) / FIRST_UNIFORM))
+        rounds = np.zeros(len(later)) if kind == "spex" else np.maximum(0, doublings)
+    numbers = np.zeros(len(first) + len(later), dtype=np.int64)
+    numbers[: recipe.replicates] = np.arange(recipe.replicates)
+    return Plan(
+        np.concatenate([first, later]), numbers, np.concatenate([np.zeros(len(first)), rounds]).astype(np.int64)
+    )
+
+
+def too_few(n_players: int, recipe: Recipe, found: int, free: int) -> str:
+    """Why no fit can come from the recipe's masks, and what would do."""
+    everything = recipe.replicates - 1 + (1 << n_players) if n_players < 63 else recipe.budget
+    if free >= MIN_UNIFORM and found < free:
+        return f"design {recipe.design!r} has only {found} different masks of {n_players} players; take uniform"
+    smallest = everything if n_players < 4 else recipe.replicates + 1 + MIN_UNIFORM
+    return f"{n_players} players need a budget of at least {smallest} masks, not {recipe.budget}"
+
+
+def blueprint(n_players: int, recipe: Recipe) -> design.Blueprint:
+    """The SPEX design that the recipe's budget buys. Raises BadEvidence if it buys none, and says what would."""
+    free = recipe.budget - len(opening(n_players, recipe))
+    layout = design.choose(n_players, free - max(MIN_UNIFORM, free // UNIFORM_SHARE))
+    if layout is None:
+        raise BadEvidence(
+            f"SPEX over {n_players} players needs a budget of at least {smallest_coded(n_players, recipe)} masks, "
+            f"not {recipe.budget}; other methods do with fewer"
+        )
+    return design.blueprint(layout, raw_words(recipe.seed, SUBSPACES, design.words_needed(layout)))
+
+
+def smallest_coded(n_players: int, recipe: Recipe) -> int:
+    """The least budget that buys a SPEX design, or all masks if they are fewer."""
+    everything = recipe.replicates - 1 + (1 << n_players)
+    masks = design.smallest(n_players)
+    if masks is None:
+        return everything
+    free = masks + MIN_UNIFORM
+    while free - max(MIN_UNIFORM, free // UNIFORM_SHARE) < masks:
+        free += 1
+    budget = free + recipe.replicates + 1
+    if n_players <= budget // LEAVE_ONE_OUT_SHARE:
+        budget += n_players
+    return min(budget, everything)
+
+
+def coded_rounds(n_players: int, recipe: Recipe) -> tuple[Masks, NDArray[np.float64]]:
+    """What a SPEX plan asks after the opening, (m, n), and in which round, (m,)."""
+    coded = blueprint(n_players, recipe)
+    first, levels = opening(n_players, recipe), coded.layout.levels
+    each = [coded.masks(bits).reshape(-1, n_players) for bits in levels]
+    asked = np.concatenate([first, *each])
+    rounds = np.repeat(np.arange(-1, len(levels)), [len(first), *map(len, each)])
+    _, early = np.unique(pack_masks(asked), axis=0, return_index=True)
+    early = np.sort(early[early >= len(first)])
+    uniform = coded_uniform(n_players, recipe, coded, recipe.budget - len(first) - len(early))
+    ends = np.maximum(MIN_UNIFORM, np.ceil(len(uniform) * 2.0 ** (np.asarray(levels) - levels[-1])))
+    when = np.concatenate([rounds[early], np.searchsorted(ends, np.arange(len(uniform)), side="right")])
+    order = np.argsort(when, kind="stable")
+    return np.concatenate([asked[early], uniform])[order], when[order].astype(np.float64)
+
+
+def coded_uniform(n_players: int, recipe: Recipe, coded: design.Blueprint, count: int) -> Masks:
+    """Uniform masks that are not of the SPEX design, (count, n). Raises BadEvidence for fewer than MIN_UNIFORM."""
+    structured = coded.masks(coded.layout.bits).reshape(-1, n_players)
+    drawn = uniform_masks(n_players, count + len(structured), recipe.seed)
+    uniform = drawn[positions(structured, drawn) < 0][:count]
+    if len(uniform) < MIN_UNIFORM:
+        raise BadEvidence(
+            f"SPEX leaves no masks to judge it by; ask all {1 << n_players} masks, or take another method"
+        )
+    return uniform
+
+
+def positions(have: Masks, wanted: Masks) -> NDArray[np.int64]:
+    """For each mask of `wanted` (w, n) the last row of `have` (h, n) that equals it, -1 if none does: (w,)."""
+    both = pack_masks(np.concatenate([have, wanted]))
+    found, inverse = np.unique(both, axis=0, return_inverse=True)
+    where = np.full(len(found), -1, dtype=np.int64)
+    inverse = inverse.reshape(-1)
+    where[inverse[: len(have)]] = np.arange(len(have))
+    return where[inverse[len(have) :]]
+
+
+def fair(masks: Masks, recipe: Recipe) -> NDArray[np.bool_]:
+    """Shape (m,). True for the masks that fidelity may be judged by: those that the design drew at random.
+
+    All off the corner, but of a SPEX plan only its uniform ones.
+    """
+    off_corner = ~is_corner(masks)
+    if kind_of(recipe)[0] != "spex" or all_fit(masks.shape[1], recipe):
+        return off_corner
+    coded = blueprint(masks.shape[1], recipe)
+    asked, _ = coded_rounds(masks.shape[1], recipe)
+    structured = coded.masks(coded.layout.bits).reshape(-1, masks.shape[1])
+    return off_corner & (positions(asked, masks) >= 0) & (positions(structured, masks) < 0)

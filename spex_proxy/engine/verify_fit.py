@@ -53,7 +53,7 @@ def last_step(spectrum: Spectrum, how: Mapping[str, Any], rows: Rows) -> regress
         if again is None or not np.array_equal(again.supports, spectrum.supports):
             raise VerificationFailed("an exact spectrum has a coefficient for each of the 2^n masks measured")
         return again.coefficients
-    if method not in ("proxyspex", "stack", "constant"):
+    if method not in ("proxyspex", "stack", "spex", "constant"):
         raise VerificationFailed(f"nothing is known of the method {method!r}")
     try:
         if method == "stack":

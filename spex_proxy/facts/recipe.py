@@ -18,6 +18,9 @@ class Recipe:
     masker: str = "delete"
     value: str = "sum_logprob"
     method: str = "stack"
+    design: str = "uniform"
+    """Which masks are asked (engine/designs.py): uniform, keep=P with 0 < P < 1, paired or spex. The method
+    "spex" asks its own."""
     budget: int = 256
     """Most masks to ask, replicates of the full prompt included."""
     seed: int = 0
