@@ -10,6 +10,7 @@ import typer
 
 from spex_proxy.cli import asking, results, serving
 from spex_proxy.cli.queue import queue
+from spex_proxy.cli.rules import rules
 from spex_proxy.cli.shell import Store, console, fail, settings_from
 from spex_proxy.facts.errors import PluginError, SpexError
 from spex_proxy.store.connect import StoreError
@@ -28,6 +29,7 @@ app = typer.Typer(
 db = typer.Typer(no_args_is_help=True, help="The store's schema.")
 app.add_typer(db, name="db")
 app.add_typer(queue, name="queue")
+app.add_typer(rules, name="rules")
 
 for command in (serving.up, serving.serve, serving.work, asking.explain, results.show, results.verify, asking.doctor):
     app.command()(command)

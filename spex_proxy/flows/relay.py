@@ -145,6 +145,31 @@ class Sampler:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Durable hand-off, as the relay sees it: a client sees the end of a watched answer once it was kept.
+
+    What the relay does with a request that has a tap, under a watcher that has a hold; all others pass as ever:
+
+    1. It writes every piece of the answer at once, until one ends the answer: by its framing (the last byte of
+       a known length, the last chunk, the upstream's close), or by its content (`Tap.sees_end`: `[DONE]` and its
+       like, after which clients read no further). That piece, and all that follow, wait in order.
+    2. When the answer has ended: `tap.finish("complete", ...)`. A Skipped is offered, and nothing waits for it.
+       A RawExchange goes to `keep(raw, then)`. The upstream's connection is free from here on.
+    3. What waits is written when `then` is called, or when `keep` returned False, or `most_s` after the waiting
+       began, whichever is first: a slow disk costs this one answer so much time and its guarantee (counted as
+       `held_answers`, `late`), never the answer.
+    4. If the answer ends otherwise (the client leaves, the upstream breaks off), what waits is written if there
+       is still somebody to write to, and the outcome is offered as ever.
+    """
+
+    keep: Callable[[RawExchange, Callable[[], None]], bool]
+    """Takes an exchange. Must neither wait nor raise. True: the callback will be called once, from another
+    thread, when the record is on disk or has been given up. False: it was dropped (and counted), none will come."""
+    most_s: float = 0.25
+    """Longest wait, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Watcher:
     """All that the relay knows of the rest: may I watch this, and here is what I saw."""
 
@@ -155,6 +180,8 @@ class Watcher:
     """Takes what a tap saw; must neither wait nor raise. flows.intake.Intake.offer."""
     count: Callable[[str, str], None] = lambda _name, _label: None
     """Counts: a counter's name and label."""
+    hold: Hold | None = None
+    """None: best effort, no answer ever waits."""
 
     def consider(self, head: RequestHead) -> Tap | None:
         """A tap for this request, or None: then it costs nothing more."""

@@ -33,6 +33,24 @@ COUNTERS: tuple[Measure, ...] = (
         "outcome",
     ),
     Measure("watched_requests", "Requests that were chosen for capture when they arrived."),
+    Measure(
+        "offered_exchanges",
+        "Watched requests that ended. With replayed_exchanges, the sum of skipped, dropped, stored and known "
+        "exchanges and of those that wait.",
+    ),
+    Measure("replayed_exchanges", "Exchanges found in the spool of a process that ended before they were stored."),
+    Measure(
+        "known_exchanges",
+        "Exchanges that were in the store already: replayed, or saved by an attempt that seemed to fail.",
+    ),
+    Measure(
+        "held_answers",
+        "Answers whose end waited for the spool, by outcome: kept, late (it went out unkept after the deadline).",
+        "outcome",
+    ),
+    Measure(
+        "spool_damage", "Records of a spool that could not be read, by kind: torn (the end of a file), corrupt.", "kind"
+    ),
     Measure("captured_exchanges", "Watched requests whose request and answer were understood."),
     Measure("skipped_exchanges", "Watched requests not kept, by reason (wire.tap.SKIP_REASONS).", "reason"),
     Measure("dropped_exchanges", "Watched requests lost to a bound or a failing store, by reason.", "reason"),
@@ -59,6 +77,8 @@ COUNTERS: tuple[Measure, ...] = (
 GAUGES: tuple[Measure, ...] = (
     Measure("intake_queue_items", "Watched exchanges that wait to be written."),
     Measure("intake_queue_bytes", "Bytes of the watched exchanges that wait to be written."),
+    Measure("spool_items", "Exchanges in the spool that are not stored yet."),
+    Measure("spool_bytes", "Bytes that the spool takes on disk."),
     Measure("tapped_bytes", "Bytes held by requests that are being watched right now."),
     Measure("rules_stale", "1 while the rules file has an error and the rules before it hold, else 0."),
 )

@@ -1,6 +1,6 @@
-"""The hot path: `make_app` and `serve` are all of it that anybody else uses."""
+"""The hot path: `House` and `serve` are all of it that anybody else uses."""
 
-from spex_proxy.relay.app import make_app
+from spex_proxy.relay.house import House
 from spex_proxy.relay.server import serve
 
-__all__ = ["make_app", "serve"]
+__all__ = ["House", "serve"]

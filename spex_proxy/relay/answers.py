@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
-
-import aiohttp
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,39 +12,58 @@ class OwnAnswer:
     """An error of the proxy itself."""
 
     status: int
+    reason: str
     code: str
     message: str
+    type: str = "proxy_error"
 
-    async def send(self, send: Callable[[MutableMapping[str, Any]], Awaitable[None]]) -> None:
-        error = {"message": self.message, "type": "proxy_error", "param": None, "code": self.code}
+    def to_bytes(self, *, closes: bool, is_head: bool = False) -> bytes:
+        """The whole answer; `is_head`: to a HEAD request, which gets no body."""
+        error = {"message": self.message, "type": self.type, "param": None, "code": self.code}
         body = json.dumps({"error": error}).encode()
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-            (b"x-spex-error", self.code.encode()),
+        head = [
+            f"HTTP/1.1 {self.status} {self.reason}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            f"x-spex-error: {self.code}",
+            *(["connection: close"] if closes else []),
         ]
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        return "\r\n".join(head).encode() + b"\r\n\r\n" + (b"" if is_head else body)
 
 
-UNREACHABLE = OwnAnswer(502, "upstream_unreachable", "spex_proxy can't connect to the model server; is it running?")
-DISCONNECTED = OwnAnswer(502, "upstream_disconnected", "The model server closed the connection before it answered.")
-INVALID = OwnAnswer(502, "upstream_invalid_answer", "What the model server answered is not valid HTTP.")
-RELAY_FAULT = OwnAnswer(500, "relay_fault", "spex_proxy failed to relay this request; its log says why.")
-NO_WEBSOCKETS = OwnAnswer(
-    501, "websocket_not_relayed", "WebSockets are not relayed yet; connect to the model server itself."
+UNREACHABLE = OwnAnswer(
+    502, "Bad Gateway", "upstream_unreachable", "spex_proxy can't connect to the model server; is it running?"
 )
+DISCONNECTED = OwnAnswer(
+    502, "Bad Gateway", "upstream_disconnected", "The model server closed the connection before it answered."
+)
+INVALID = OwnAnswer(502, "Bad Gateway", "upstream_invalid_answer", "What the model server answered is not valid HTTP.")
+NO_FILES = OwnAnswer(
+    503, "Service Unavailable", "too_many_open_files",
+    "spex_proxy may open no more connections; raise its limit of open files (ulimit -n).",
+)  # fmt: skip
+RELAY_FAULT = OwnAnswer(
+    500, "Internal Server Error", "relay_fault", "spex_proxy failed to relay this request; its log says why."
+)
+STOPPING = OwnAnswer(503, "Service Unavailable", "stopping", "spex_proxy is being stopped.")
 TARGET = OwnAnswer(
-    501, "target_not_relayed", "Only request targets that begin with a slash are relayed, not `OPTIONS *`."
+    501, "Not Implemented", "target_not_relayed", "Only request targets that begin with a slash are relayed."
 )
+TOO_LONG = OwnAnswer(
+    431, "Request Header Fields Too Large", "head_too_long", "The request's head is longer than 64 KiB.",
+    "invalid_request_error",
+)  # fmt: skip
 
 
-def answer_for(error: Exception) -> OwnAnswer:
-    """Why no answer could be had. The one place where the upstream client's exceptions are read."""
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError)):
-        return UNREACHABLE
-    if isinstance(error, (aiohttp.ClientConnectionError, OSError)):
-        return DISCONNECTED
-    if isinstance(error, aiohttp.ClientError):
-        return INVALID
-    return RELAY_FAULT
+def bad_request(why: str) -> OwnAnswer:
+    """The request could be read in more than one way, or in none; it goes nowhere."""
+    return OwnAnswer(
+        400, "Bad Request", "ambiguous_request", f"The request is not valid HTTP/1.1: {why}.", "invalid_request_error"
+    )
+
+
+def answer_for(error: BaseException) -> OwnAnswer:
+    """Why no connection could be had. The one place where such errors are read."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return NO_FILES
+    return UNREACHABLE if isinstance(error, (OSError, TimeoutError)) else RELAY_FAULT

@@ -10,11 +10,12 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from spex_proxy.facts.exchange import Headers, RawExchange, RequestHead, Skipped
 from spex_proxy.flows.relay import may_be_watched, new_request_id
 from spex_proxy.ports.counters import Counters
+from spex_proxy.relay.heads import Request, pairs
 from spex_proxy.wire.tap import Ending, Tap
 
 _LOG = logging.getLogger(__name__)
@@ -33,62 +34,83 @@ class Watcher(Protocol):
         ...
 
 
+def watch(watcher: Watcher, counters: Counters, request: Request) -> Bystander | None:
+    """Who watches this request; None if nobody does, which is the usual case and costs next to nothing."""
+    path = request.target.partition(b"?")[0].decode("ascii")
+    if not may_be_watched(request.method.decode("ascii"), path):
+        return None
+    beside = Bystander(watcher, counters)
+    beside.begin(request.method.decode("ascii"), path, request.block)
+    return beside if beside.is_watching else None
+
+
 class Bystander:
-    """Watches one request, or nothing. No method of it raises."""
+    """Watches one request. No method of it raises."""
 
     __slots__ = ("_counters", "_started", "_tap", "_watcher", "request_id")
 
-    def __init__(self, watcher: Watcher, counters: Counters, method: str, path: bytes, headers: Headers) -> None:
+    def __init__(self, watcher: Watcher, counters: Counters) -> None:
         self._watcher = watcher
         self._counters = counters
         self._tap: Tap | None = None
         self._started = 0.0
-        self.request_id: str | None = None
-        """Our id of the request, if it is watched."""
-        self._contained("watch", self._begin, method, path, headers)
+        self.request_id = ""
+        """Our id of the request, once it is watched."""
 
     @property
     def is_watching(self) -> bool:
         return self._tap is not None
 
+    def begin(self, method: str, path: str, block: bytes) -> None:
+        try:
+            head = RequestHead(new_request_id(), method, path, pairs(block), datetime.now(UTC))
+            self._started = time.monotonic()
+            self._tap = self._watcher.consider(head)
+            if self._tap is not None:
+                self.request_id = head.id
+                self._counters.add("watched_requests")
+        except Exception:  # noqa: BLE001 - see _give_up
+            self._give_up("watch")
+
     def request_chunk(self, chunk: bytes) -> None:
         if self._tap is not None:
-            self._contained("tap", self._tap.request_chunk, chunk)
+            try:
+                self._tap.request_chunk(chunk)
+            except Exception:  # noqa: BLE001 - see _give_up
+                self._give_up("tap")
 
     def response_start(self, status: int, headers: Headers) -> None:
         if self._tap is not None:
-            self._contained("tap", self._tap.response_start, status, headers)
+            try:
+                self._tap.response_start(status, headers)
+            except Exception:  # noqa: BLE001 - see _give_up
+                self._give_up("tap")
 
     def response_chunk(self, chunk: bytes) -> None:
         if self._tap is not None:
-            self._contained("tap", self._tap.response_chunk, chunk, time.monotonic() - self._started)
+            try:
+                self._tap.response_chunk(chunk, time.monotonic() - self._started)
+            except Exception:  # noqa: BLE001 - see _give_up
+                self._give_up("tap")
 
     def finish(self, ending: Ending) -> None:
         """The exchange is over; hand on what was seen. More than one call is harmless."""
+        tap = self._tap
+        if tap is not None:
+            try:
+                outcome = tap.finish(ending, time.monotonic() - self._started)
+                self._tap = None
+                self._watcher.offer(outcome)
+            except Exception:  # noqa: BLE001 - see _give_up
+                self._give_up("offer")
+
+    def _give_up(self, place: str) -> None:
+        """Production goes on, whatever we have broken."""
+        _LOG.exception("watching failed (%s); the request is relayed unwatched", place)
+        self._counters.add("faults", place)
         tap, self._tap = self._tap, None
         if tap is not None:
-            self._contained("offer", self._hand_on, tap, ending)
-
-    def _begin(self, method: str, path: bytes, headers: Headers) -> None:
-        text = path.decode("ascii")
-        if not may_be_watched(method, text):
-            return
-        head = RequestHead(new_request_id(), method, text, headers, datetime.now(UTC))
-        self._started = time.monotonic()
-        self._tap = self._watcher.consider(head)
-        if self._tap is not None:
-            self.request_id = head.id
-            self._counters.add("watched_requests")
-
-    def _hand_on(self, tap: Tap, ending: Ending) -> None:
-        self._watcher.offer(tap.finish(ending, time.monotonic() - self._started))
-
-    def _contained(self, place: str, work: Callable[..., Any], *args: Any) -> None:
-        try:
-            work(*args)
-        except Exception:  # noqa: BLE001 - production goes on, whatever we have broken
-            _LOG.exception("watching failed (%s); the request is relayed unwatched", place)
-            tap, self._tap = self._tap, None
-            if tap is not None:
-                self._contained("tap", tap.discard)
-            self._counters.add("faults", place)
+            try:
+                tap.discard()
+            except Exception:  # noqa: BLE001 - the same
+                _LOG.exception("discarding a tap failed")

@@ -1,92 +1,80 @@
-"""The listening side: uvicorn, told to add nothing, log nothing and leave signals alone."""
+"""The listening side: accept, tidy up once a second, and stop in good order."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable
 
-import uvicorn
+from spex_proxy.relay.client import Client
+from spex_proxy.relay.house import House
+from spex_proxy.relay.sockets import listen_on
 
-from spex_proxy.facts.errors import SettingsError
-from spex_proxy.relay.app import AsgiApp
+_LOG = logging.getLogger(__name__)
 
 # Longer than clients keep idle connections: who closes last loses no request.
 _KEEP_ALIVE_S = 75
-
-
-class _Server(uvicorn.Server):
-    """uvicorn's server without its signal handlers: one process, one owner of signals, and it is not this."""
-
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_started()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+_LINGER_S = 5
+_TIDY_CLIENTS_EVERY_S = 5
+_BACKLOG = 2048
 
 
 async def serve(
-    app: AsgiApp,
+    relay: House,
     host: str,
     port: int,
     *,
     stop: asyncio.Event,
     ready: Callable[[int], None] | None = None,
-    grace_s: int = 30,
-) -> None:
-    """Serve until `stop` is set, then let running answers end for at most `grace_s`.
+    grace_s: float = 30,
+    is_shared: bool = False,
+) -> int:
+    """Serve until `stop` is set, then let running answers end for at most `grace_s`; how many were cut off.
 
-    `port` may be 0; `ready` is called with the bound port once connections are accepted.
-    Raises SettingsError if the address can't be bound.
+    `host` may be `unix:/path`. `port` may be 0; `ready` is called with the bound port once connections are
+    accepted. `is_shared`: other processes listen on the same port. Raises SettingsError if the address
+    can't be bound.
     """
-    listener = _bind(host, port)
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=grace_s,
-    )
-    bound_port = listener.getsockname()[1]
-    server = _Server(config, lambda: ready(bound_port) if ready is not None else None)
-    stopping = asyncio.create_task(_stop(server, stop))
+    loop = asyncio.get_running_loop()
+    listener = listen_on(host, port, is_shared=is_shared)
+    name = listener.getsockname()
+    clients: set[Client] = set()
+    server = await loop.create_server(lambda: Client(relay, clients), sock=listener, backlog=_BACKLOG)
+    tidying = asyncio.create_task(_tidy(relay, clients))
+    if ready is not None:
+        ready(name[1] if isinstance(name, tuple) else 0)
     try:
-        await server.serve(sockets=[listener])
+        await stop.wait()
     finally:
-        stopping.cancel()
-        listener.close()
+        server.close()
+        cut_off = await _drain(relay, clients, grace_s)
+        tidying.cancel()
+        await relay.pool.close()
+    return cut_off
 
 
-async def _stop(server: uvicorn.Server, stop: asyncio.Event) -> None:
-    await stop.wait()
-    server.should_exit = True
+async def _tidy(relay: House, clients: set[Client]) -> None:
+    while True:
+        await asyncio.sleep(1.0)
+        relay.tick += 1
+        relay.pool.close_idle()
+        if relay.tick % _TIDY_CLIENTS_EVERY_S == 0:
+            for client in list(clients):
+                client.tidy(_KEEP_ALIVE_S, _LINGER_S)
 
 
-def _bind(host: str, port: int) -> socket.socket:
-    """Bound here and not by uvicorn, which exits the process when an address is taken."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise SettingsError(f"can't listen on {host}:{port}: {error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise SettingsError(f"can't listen on {host}:{port}: {error}") from error
-    return listener
+async def _drain(relay: House, clients: set[Client], grace_s: float) -> int:
+    """Answer what has begun, take no more; after the deadline cut the rest off, and say how many."""
+    relay.is_draining = True
+    for client in list(clients):
+        client.drain()
+    deadline = asyncio.get_running_loop().time() + grace_s
+    while clients and asyncio.get_running_loop().time() < deadline:
+        if all(client.is_idle for client in clients):
+            deadline = min(deadline, asyncio.get_running_loop().time() + 1.0)  # answered; their last bytes leave
+        await asyncio.sleep(0.02)
+    cut_off = sum([client.stop() for client in list(clients)])
+    if cut_off:
+        _LOG.warning("stopped; %d requests were cut off, %g s after the signal", cut_off, grace_s)
+    await asyncio.sleep(0)  # where the connections learn of their end
+    return cut_off

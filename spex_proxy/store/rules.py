@@ -40,6 +40,7 @@ def take(
     """
     if most < 1:
         return False
+    get_or_create_project(conn, project)
     starts_at = at.replace(second=0, microsecond=0) if window == "minute" else _midnight(at)
     insert = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
     row = {"project": project, "rule": rule, "period": window, "starts_at": starts_at}

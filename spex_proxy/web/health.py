@@ -12,8 +12,13 @@ from spex_proxy.ports.counters import Counters
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def make_health_router(version: str, counters: Counters, store_trouble: Callable[[], str | None]) -> APIRouter:
-    """`store_trouble` says what is wrong with the store, or None."""
+def make_health_router(
+    version: str,
+    counters: Counters,
+    store_trouble: Callable[[], str | None],
+    rules_trouble: Callable[[], str | None] = lambda: None,
+) -> APIRouter:
+    """What is wrong with the store, and with the newest version of the sampling rules; None: nothing."""
     router = APIRouter(tags=["health"])
 
     @router.get("/healthz")
@@ -23,9 +28,10 @@ def make_health_router(version: str, counters: Counters, store_trouble: Callable
 
     @router.get("/readyz")
     def readyz() -> dict[str, Any]:
-        """Ready to relay. A store that is down does not change that, it is said under `store`."""
-        trouble = store_trouble()
-        return {"status": "ready", "store": trouble or "ok", "counts": counters.snapshot()}
+        """Ready to relay. A store that is down does not change that, it is said under `store`; nor does a rules
+        file with an error, while the rules before it hold."""
+        store, rules = store_trouble() or "ok", rules_trouble() or "ok"
+        return {"status": "ready", "store": store, "rules": rules, "counts": counters.snapshot()}
 
     @router.get(
         "/metrics",

@@ -78,6 +78,8 @@ class TapBudget:
 
 _LAST_EVENTS = (b"data: [DONE]", b"event: message_stop", b"event: response.completed", b"event: response.incomplete")
 """How the last event of a stream begins; after it the server says nothing more."""
+_LAST_MARKS = tuple(b"\n" + mark for mark in _LAST_EVENTS)
+_LONGEST_MARK = max(map(len, _LAST_MARKS))
 
 
 class Skip(Exception):
@@ -153,6 +155,16 @@ class Tap:
         else:
             self._answer_size += size
             self._answer.append(chunk)
+
+    def sees_end(self, chunk: bytes) -> bool:
+        """Does the last event of a stream begin in this chunk, or end in it? Ask before the chunk is fed.
+
+        Clients close at that event, before the stream's formal end. Only at the start of a line: text inside
+        an event can't hold one. Costs a fraction of a microsecond.
+        """
+        before = self._answer[-1][-_LONGEST_MARK:] if self._answer else b"\n"
+        seen = before + chunk
+        return any(mark in seen for mark in _LAST_MARKS)
 
     def finish(self, ending: Ending, seconds: float) -> RawExchange | Skipped:
         """What was seen, whole; or why it is not kept. The tap holds nothing afterwards.

@@ -20,13 +20,13 @@ from spex_proxy.flows.save import save_captured
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.aside import in_own_process, on_own_loop
 from spex_proxy.ports.counters import Counters
-from spex_proxy.relay.app import make_app
-from spex_proxy.relay.server import serve
+from spex_proxy.relay import House, serve
 from spex_proxy.settings import Settings
 from spex_proxy.store import rules
 from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.web.app import make_app as make_web
 from spex_proxy.web.doors import Doors
+from spex_proxy.web.server import serve as serve_second_port
 from spex_proxy.wire.tap import TapBudget, TapLimits
 from spex_proxy.wiring.sampling import callers, load_book
 from spex_proxy.wiring.shared import make_recipe, make_telemetry, url_here
@@ -135,7 +135,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
     budget = TapBudget(settings.queue_bytes)
     counters.watch("tapped_bytes", lambda: budget.held)
     watcher = Watcher(sampler, limits, budget, intake.offer, counters.add)
-    relay = make_app(settings.upstream, watcher, counters)
+    relay = House([settings.upstream], watcher, counters)
     web = make_web(
         __version__, counters, lambda: saver.trouble() or in_force.trouble, _doors(settings, saver.engine, stop.is_set)
     )
@@ -146,7 +146,9 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
             servers.create_task(serve(relay, settings.host, settings.port, stop=stop))
             servers.create_task(
                 # on a loop of its own: a long list or a large download delays no byte of production's
-                on_own_loop(lambda own: serve(web, settings.admin_host, settings.admin_port, stop=own), stop)
+                on_own_loop(
+                    lambda own: serve_second_port(web, settings.admin_host, settings.admin_port, stop=own), stop
+                )
             )
     finally:
         await asyncio.to_thread(in_force.close)

@@ -17,7 +17,6 @@ from spex_proxy.facts.explanation import Check, Explanation
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.intake import Captured, Intake
-from spex_proxy.flows.relay import Sampler
 from spex_proxy.flows.save import save_captured
 from spex_proxy.flows.transactions import write
 from spex_proxy.flows.verify import verify
@@ -28,7 +27,7 @@ from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.telemetry import Telemetry, make_provider
 from spex_proxy.store import outbox
 from spex_proxy.store.connect import reading
-from tests.story.running import SECRET, relay
+from tests.story.running import relay, sampler
 
 WORDS = ("Alpha", "Bravo", "Charlie", "Delta", "Echo", "Foxtrot", "Golf", "Hotel", "India", "Juliet")
 RECIPE = Recipe(segmenter="sentence", budget=80, target_r2=1.0)
@@ -73,7 +72,7 @@ class Desk:
         counters = Counters()
         intake = Intake(
             save=save,
-            choose=Sampler(1.0, 1.0, SECRET).choose,
+            choose=sampler(1.0, 1.0).choose,
             trace=lambda c: self.telemetry.request_span(c.exchange, c.traceparent, c.tracestate),
             counters=counters,
         )

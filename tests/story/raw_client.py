@@ -73,8 +73,8 @@ class RawClient:
     def read_chunk(self) -> bytes:
         """One chunk of a chunked body; b"" is the last."""
         size = int(self._read_until(b"\r\n"), 16)
-        data = self._read_exactly(size)
-        self._read_exactly(2)
+        data = self.read_exactly(size)
+        self.read_exactly(2)
         return data
 
     def _read_body(self, answer: Answer, method: bytes) -> None:
@@ -105,7 +105,7 @@ class RawClient:
         found, _, self._held = self._held.partition(mark)
         return found
 
-    def _read_exactly(self, size: int) -> bytes:
+    def read_exactly(self, size: int) -> bytes:
         while len(self._held) < size:
             self._held += self._receive()
         found, self._held = self._held[:size], self._held[size:]

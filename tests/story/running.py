@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 import uvloop
 
-from spex_proxy.facts.exchange import RawExchange, Skipped
+from spex_proxy.facts.exchange import RawExchange, RequestHead, Skipped
+from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.rules import Rule, RuleBook, When
 from spex_proxy.flows.relay import Sampler, Watcher
 from spex_proxy.ports.counters import Counters
-from spex_proxy.relay import make_app, serve
+from spex_proxy.relay import House, serve
 from spex_proxy.relay.bystander import Watcher as AnyWatcher
-from spex_proxy.wire.tap import TapBudget, TapLimits
+from spex_proxy.wire.tap import Tap, TapBudget, TapLimits
 
 SECRET = b"only for tests"
 
@@ -32,6 +34,22 @@ class Proxy:
 
     def outcome(self) -> RawExchange | Skipped | None:
         return self.outcomes[-1] if self.outcomes else None
+
+
+def sampler(capture: float, explain: float) -> Sampler:
+    """One rule for everything."""
+    book = RuleBook("sha256:test", (Rule("all", When(), capture, explain, Recipe(segmenter="auto")),))
+    return Sampler(lambda: book, SECRET)
+
+
+class Nobody:
+    """A watcher that watches nothing."""
+
+    def consider(self, head: RequestHead) -> Tap | None:
+        return None
+
+    def offer(self, outcome: RawExchange | Skipped) -> bool:
+        raise AssertionError("nothing was watched")
 
 
 @contextmanager
@@ -52,13 +70,13 @@ def relay(
         outcomes.append(outcome)
         return True
 
-    own = Watcher(Sampler(capture_rate, 0.0, SECRET), limits or TapLimits(), budget, offer or record)
-    app = make_app(upstream_url, watcher or own, counters, connect_timeout_s=2.0)
+    own = Watcher(sampler(capture_rate, 0.0), limits or TapLimits(), budget, offer or record)
+    house = House([upstream_url], watcher or own, counters, connect_timeout_s=2.0)
     started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
     async def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        await serve(app, "127.0.0.1", 0, stop=stop, ready=lambda port: started.put((port, loop, stop)), grace_s=1)
+        await serve(house, "127.0.0.1", 0, stop=stop, ready=lambda port: started.put((port, loop, stop)), grace_s=1)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

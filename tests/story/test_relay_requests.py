@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.story.raw_client import RawClient, ask, chat_request, request
+from tests.story.raw_client import EndOfStream, RawClient, ask, chat_request, request
 from tests.story.running import Proxy, relay
-from tests.story.upstream import LAST_CHUNK, Upstream, answer, chunk, eventually
+from tests.story.upstream import CLOSE, ECHO, LAST_CHUNK, Upstream, answer, chunk, eventually
 
 OK = answer(b"{}")
 
@@ -160,7 +160,7 @@ def test_expect_100_continue(upstream: Upstream, proxy: Proxy) -> None:
 
 
 def test_more_than_a_hundred_requests_run_at_once(upstream: Upstream, proxy: Proxy) -> None:
-    """aiohttp's pool silently queues number 101 unless it is told not to."""
+    """Client pools like to queue number 101 silently."""
     gate = upstream.gate()
     upstream.answers(gate, OK)
     clients = [RawClient(proxy.port) for _ in range(150)]
@@ -175,13 +175,46 @@ def test_more_than_a_hundred_requests_run_at_once(upstream: Upstream, proxy: Pro
             client.leave()
 
 
-def test_websockets_are_refused_in_words(upstream: Upstream, proxy: Proxy) -> None:
-    upstream.answers(OK)
-    upgrade = request("GET", "/v1/realtime", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
-    refused = ask(proxy.port, upgrade)
-    assert refused.status == 501
-    assert refused.value(b"x-spex-error") == b"websocket_not_relayed"
-    assert upstream.requests == []
+def test_an_upgrade_becomes_a_tunnel(upstream: Upstream, proxy: Proxy) -> None:
+    frames = b"\x81\x85" + bytes(range(256))
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX-Any: 1\r\n\r\n"
+    gate = upstream.gate()
+    upstream.answers(switch + frames, gate, b"more", CLOSE)
+    lines = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    with RawClient(proxy.port) as client:
+        client.send(request("GET", "/v1/realtime", *lines))
+        head = client.read_head()
+        assert (head.status, head.value(b"upgrade"), head.value(b"connection")) == (101, b"websocket", b"Upgrade")
+        assert head.value(b"x-any") == b"1"
+        assert client.read_exactly(len(frames)) == frames
+        gate.open()
+        assert client.read_exactly(4) == b"more"
+        with pytest.raises(EndOfStream):
+            client.read_exactly(1)
+    seen = upstream.requests[0]
+    assert (seen.values(b"upgrade"), seen.values(b"connection")) == ([b"websocket"], [b"Upgrade"])
+    eventually(lambda: upstream.live == 0)
+
+
+def test_a_tunnel_carries_what_the_client_sends(upstream: Upstream, proxy: Proxy) -> None:
+    """Also what it sent before it was answered; and its leaving closes the other side."""
+    upstream.answers(b"HTTP/1.1 101 Go\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", ECHO)
+    with RawClient(proxy.port) as client:
+        client.send(request("GET", "/t", "Connection: Upgrade", "Upgrade: echo") + b"early")
+        assert client.read_head().status == 101
+        assert client.read_exactly(5) == b"early"
+        for size in (1, 100, 300_000):
+            client.send(b"x" * size)
+            assert client.read_exactly(size) == b"x" * size
+    eventually(lambda: upstream.live == 0)
+
+
+def test_an_upgrade_that_is_turned_down_is_an_answer_like_any_other(upstream: Upstream, proxy: Proxy) -> None:
+    upstream.answers(answer(b"no", status="426 Upgrade Required"))
+    with RawClient(proxy.port) as client:
+        for _ in range(2):
+            client.send(request("GET", "/t", "Connection: Upgrade", "Upgrade: websocket"))
+            assert client.read_answer().status == 426
 
 
 @pytest.mark.parametrize("target", ["*", "*@127.0.0.1:{port}/", "*.example/", "@127.0.0.1:{port}/"])

@@ -4,8 +4,8 @@
         upstream.answers(HEAD, chunk(b"data: 1\\n\\n"), gate, chunk(b"data: 2\\n\\n"), LAST_CHUNK)
 
 A script is a list of steps: bytes are sent, a gate is waited for, RESET and CLOSE end the
-connection, HANG waits until the peer leaves. `answers_by(function)` writes a script for each
-request that comes. What arrives is recorded byte for byte.
+connection, HANG waits until the peer leaves, ECHO sends back whatever comes. `answers_by(function)`
+writes a script for each request that comes. What arrives is recorded byte for byte.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-RESET, CLOSE, HANG = "reset", "close", "hang"
+RESET, CLOSE, HANG, ECHO = "reset", "close", "hang", "echo"
 LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -146,6 +146,8 @@ class Upstream:
             self.live -= 1
 
     async def _answer(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        if ECHO in await self._respond(seen):
+            return await self._echo(seen, reader, writer)
         script = asyncio.create_task(self._play(seen, writer))
         leaving = asyncio.create_task(self._peer_leaves(reader))
         try:
@@ -158,6 +160,13 @@ class Upstream:
             for task in (script, leaving):
                 task.cancel()
             await asyncio.gather(script, leaving, return_exceptions=True)
+
+    async def _echo(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.writelines([step for step in await self._respond(seen) if isinstance(step, bytes)])
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        return False
 
     async def _peer_leaves(self, reader: asyncio.StreamReader) -> None:
         if not self._reads_body:

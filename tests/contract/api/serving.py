@@ -19,12 +19,12 @@ from spex_proxy.facts.explanation import Check
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
-from spex_proxy.relay.server import serve
 from spex_proxy.store import explanations, games, outbox
 from spex_proxy.store.exchanges import erase_content, save_captured
 from spex_proxy.web.api import PREFIX
 from spex_proxy.web.app import make_app
 from spex_proxy.web.doors import Doors
+from spex_proxy.web.server import serve
 from tests.contract.store.samples import NOON, Make
 
 RECIPE = Recipe(segmenter="sentence", budget=64)

@@ -1,0 +1,73 @@
+"""A rule in plain words, for `rules check`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.rules import Globs, Range, Rule, RuleBook, When
+from spex_proxy.flows.rules.match import knows_head_only
+
+
+def tell(book: RuleBook) -> Iterator[str]:
+    """One paragraph for each rule, in the order in which they are tried."""
+    base = book.rules[-1].recipe
+    for number, rule in enumerate(book.rules, 1):
+        yield "\n".join((f"{number}. {rule.name}", *(f"   {line}" for line in _lines(rule, base))))
+
+
+def never_reached(book: RuleBook) -> tuple[str, ...]:
+    """Names of rules behind one that fits every request."""
+    everything = next(n for n, rule in enumerate(book.rules) if rule.when == When())
+    return tuple(rule.name for rule in book.rules[everything + 1 : -1])
+
+
+def _lines(rule: Rule, base: Recipe) -> Iterator[str]:
+    conditions = list(_conditions(rule.when))
+    yield "fits " + ("every exchange" if not conditions else " and ".join(conditions))
+    yield f"captures {rule.capture:.4g} of them" + _watched(rule)
+    caps = [
+        f"{most} a {unit}" for unit, most in (("minute", rule.per_minute), ("day", rule.per_day)) if most is not None
+    ]
+    yield f"explains {rule.explain:.4g} of the captured" + (f", at most {' and '.join(caps)}" if caps else "")
+    yield f"with priority {rule.priority}" + (", exact token ids" if rule.exact_token_ids else "")
+    changes = {
+        field.name: getattr(rule.recipe, field.name)
+        for field in dataclasses.fields(Recipe)
+        if getattr(rule.recipe, field.name) != getattr(base, field.name)
+    }
+    if changes:
+        yield "recipe: " + ", ".join(f"{name} {value}" for name, value in changes.items())
+
+
+def _watched(rule: Rule) -> str:
+    if rule.capture in (0.0, 1.0) or knows_head_only(rule.when):
+        return ""
+    return " (every request that may turn out to be one is read first)"
+
+
+def _conditions(when: When) -> Iterator[str]:
+    for name in ("path", "project", "model", "user", "tool", "finish_reason"):
+        globs: Globs = getattr(when, name)
+        if globs:
+            yield f"{name.replace('_', ' ')} {_or(globs)}"
+    yield from (f"header {name}: {_or(globs)}" for name, globs in when.header)
+    yield from (f"tag {key}: {_or(globs)}" for key, globs in when.tag)
+    for name in ("input", "output"):
+        pattern: str | None = getattr(when, name)
+        if pattern is not None:
+            yield f"{name} has /{pattern}/"
+    for name in ("input_chars", "output_chars", "mean_logprob"):
+        span: Range | None = getattr(when, name)
+        if span is not None:
+            yield f"{name.replace('_', ' ')} {_span(span)}"
+
+
+def _or(globs: Globs) -> str:
+    return " or ".join(globs)
+
+
+def _span(span: Range) -> str:
+    bounds = (("at least", span.at_least), ("at most", span.at_most))
+    return " and ".join(f"{word} {value:g}" for word, value in bounds if value is not None) or "known"
