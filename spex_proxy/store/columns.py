@@ -8,6 +8,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
+_NAMING = {
+    "pk": "pk_%(table_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+
+metadata = sa.MetaData(naming_convention=_NAMING)
+
 DEFAULT_PROJECT = "default"
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
