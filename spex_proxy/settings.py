@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from spex_proxy.facts.review import LABELS
+
 
 def _base_url(url: str) -> str:
     bare = url.rstrip("/")
@@ -101,6 +103,11 @@ class Settings(BaseSettings):
     job_pause_s: float = Field(
         5.0, gt=0, description="Seconds before the second try; each further pause is twice as long, up to 5 minutes."
     )
+
+    review_labels: str = Field(
+        ",".join(LABELS), description="What a reviewer's verdict may be: words with commas between."
+    )
+    review_hold_s: float = Field(900.0, gt=0, description="Seconds for which a reviewer's claim of a case holds.")
 
     otlp_endpoint: str | None = Field(
         None, description="OpenTelemetry collector (OTLP over HTTP), http://host:4318; without it nothing is sent."

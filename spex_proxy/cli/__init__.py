@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from spex_proxy.cli import asking, results, serving
+from spex_proxy.cli.audit import audit
 from spex_proxy.cli.queue import queue
 from spex_proxy.cli.rules import rules
 from spex_proxy.cli.shell import Store, console, fail, settings_from
@@ -29,6 +30,7 @@ app = typer.Typer(
 db = typer.Typer(no_args_is_help=True, help="The store's schema.")
 app.add_typer(db, name="db")
 app.add_typer(queue, name="queue")
+app.add_typer(audit, name="audit")
 app.add_typer(rules, name="rules")
 
 for command in (serving.up, serving.serve, serving.work, asking.explain, results.show, results.verify, asking.doctor):

@@ -9,17 +9,20 @@ from typing import Any, Literal, TypeVar, overload
 
 import httpx
 
-from spex_proxy.client import calls, policy
+from spex_proxy.client import calls, policy, review_calls
 from spex_proxy.client.calls import Call
 from spex_proxy.client.reading import Reply
 from spex_proxy.client.transport import failed, reply_of, request_of
 from spex_proxy.facts.records import (
+    CaseRecord,
+    CaseStory,
     EvidenceRecord,
     ExchangeRecord,
     ExchangeRow,
     ExplanationRecord,
     ExplanationRow,
     JobRecord,
+    ReviewRecord,
     VerificationRecord,
 )
 
@@ -143,6 +146,65 @@ class AsyncClient:
     def follow(self, job_id: str) -> AsyncIterator[JobRecord]:
         """The job at once, and again at every change, until it is over."""
         return self._each(policy.following(job_id, self._project))
+
+    async def review(self) -> ReviewRecord:
+        """The queues that have cases, and what a verdict may be."""
+        return await self._run(policy.answer(review_calls.review(self._project)))
+
+    def cases(
+        self,
+        *,
+        queue: str | None = None,
+        state: Sequence[str] = (),
+        holder: str | None = None,
+        label: str | None = None,
+        exchange: str | None = None,
+        page_size: int = 100,
+    ) -> AsyncIterator[CaseRecord]:
+        """All that fit, the most urgent first, then the oldest, fetched page by page as you go."""
+        call = review_calls.cases(
+            queue=queue, state=state, holder=holder, label=label, exchange=exchange, page_size=page_size,
+            project=self._project,
+        )  # fmt: skip
+        return self._each(policy.pages(call))
+
+    async def case(self, case_id: str) -> CaseStory:
+        """One case, and all that happened to it."""
+        return await self._run(policy.answer(review_calls.case(case_id, self._project)))
+
+    async def open_case(
+        self, any_id: str, who: str, *, queue: str | None = None, note: str | None = None, priority: int | None = None
+    ) -> CaseRecord:
+        """Put an exchange into a queue; if it is there already, that case."""
+        given = {"who": who, "queue": queue, "note": note, "priority": priority}
+        return await self._run(policy.answer(review_calls.open_case(any_id, given, self._project)))
+
+    async def next(self, who: str, *, queue: str | None = None) -> CaseRecord:
+        """Claim the most urgent case that nobody holds. Raises NotFound if there is none."""
+        return await self._run(policy.answer(review_calls.next_case({"who": who, "queue": queue}, self._project)))
+
+    async def claim(self, case_id: str, who: str) -> CaseRecord:
+        """Make a case this reviewer's for a while. Raises SpexError that says who has it."""
+        return await self._run(policy.answer(review_calls.wish(case_id, "claim", {"who": who}, self._project)))
+
+    async def release(self, case_id: str, who: str) -> CaseRecord:
+        """Give it back to the queue."""
+        return await self._run(policy.answer(review_calls.wish(case_id, "release", {"who": who}, self._project)))
+
+    async def verdict(self, case_id: str, who: str, label: str, *, note: str | None = None) -> CaseRecord:
+        """Judge a case that this reviewer has claimed, and close it."""
+        given = {"who": who, "label": label, "note": note}
+        return await self._run(policy.answer(review_calls.wish(case_id, "verdict", given, self._project)))
+
+    async def note(self, case_id: str, who: str, note: str) -> CaseRecord:
+        """Add a line to its history."""
+        given = {"who": who, "note": note}
+        return await self._run(policy.answer(review_calls.wish(case_id, "note", given, self._project)))
+
+    async def reopen(self, case_id: str, who: str, *, note: str | None = None) -> CaseRecord:
+        """A closed case goes back to its queue."""
+        given = {"who": who, "note": note}
+        return await self._run(policy.answer(review_calls.wish(case_id, "reopen", given, self._project)))
 
     async def close(self) -> None:
         if self._owns:

@@ -43,7 +43,7 @@ class Call(Generic[T]):
         return replace(self, params={**self.params, name: value})
 
 
-def _params(**values: Any) -> dict[str, Any]:
+def params_of(**values: Any) -> dict[str, Any]:
     """What was given, as the API spells it."""
     return {name: _spell(value) for name, value in values.items() if value is not None and value != ()}
 
@@ -56,7 +56,7 @@ def _spell(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _path(*parts: str) -> str:
+def path_of(*parts: str) -> str:
     return "/".join((BASE, *(quote(part, safe="") for part in parts)))
 
 
@@ -70,21 +70,21 @@ def exchanges(
     page_size: int,
     project: str | None,
 ) -> Call[ExchangePage]:
-    params = _params(
+    params = params_of(
         since=since, until=until, model=model, state=tuple(state), preview=preview, limit=page_size, project=project
     )
-    return Call("GET", _path("exchanges"), ExchangePage, params)
+    return Call("GET", path_of("exchanges"), ExchangePage, params)
 
 
 def exchange(any_id: str, project: str | None) -> Call[ExchangeRecord]:
-    return Call("GET", _path("exchanges", any_id), ExchangeRecord, _params(project=project))
+    return Call("GET", path_of("exchanges", any_id), ExchangeRecord, params_of(project=project))
 
 
 def explain(any_id: str, wish: Mapping[str, Any], key: str | None, project: str | None) -> Call[JobRecord]:
     """May be sent again without a key too: the server gives the job that the first one made."""
     body = {name: value for name, value in wish.items() if value is not None}
     headers = {"Idempotency-Key": key} if key else {}
-    return Call("POST", _path("exchanges", any_id, "explain"), JobRecord, _params(project=project), body, headers)
+    return Call("POST", path_of("exchanges", any_id, "explain"), JobRecord, params_of(project=project), body, headers)
 
 
 def explanations(
@@ -97,34 +97,34 @@ def explanations(
     page_size: int,
     project: str | None,
 ) -> Call[ExplanationPage]:
-    params = _params(
+    params = params_of(
         since=since, until=until, verdict=tuple(verdict), flag=flag, exchange=exchange, limit=page_size, project=project
     )
-    return Call("GET", _path("explanations"), ExplanationPage, params)
+    return Call("GET", path_of("explanations"), ExplanationPage, params)
 
 
 def explanation(any_id: str, terms: bool, project: str | None) -> Call[ExplanationRecord]:
-    params = _params(terms=terms, project=project)
-    return Call("GET", _path("explanations", any_id), ExplanationRecord, params)
+    params = params_of(terms=terms, project=project)
+    return Call("GET", path_of("explanations", any_id), ExplanationRecord, params)
 
 
 def evidence(any_id: str, project: str | None) -> Call[EvidenceRecord]:
-    return Call("GET", _path("explanations", any_id, "evidence"), EvidenceRecord, _params(project=project))
+    return Call("GET", path_of("explanations", any_id, "evidence"), EvidenceRecord, params_of(project=project))
 
 
 def verify(any_id: str, project: str | None) -> Call[VerificationRecord]:
-    path = _path("explanations", any_id, "verify")
-    return Call("POST", path, VerificationRecord, _params(project=project), timeout_s=VERIFY_S)
+    path = path_of("explanations", any_id, "verify")
+    return Call("POST", path, VerificationRecord, params_of(project=project), timeout_s=VERIFY_S)
 
 
 def job(job_id: str, project: str | None) -> Call[JobRecord]:
-    return Call("GET", _path("jobs", job_id), JobRecord, _params(project=project))
+    return Call("GET", path_of("jobs", job_id), JobRecord, params_of(project=project))
 
 
 def change(job_id: str, change: str, project: str | None) -> Call[JobRecord]:
     """`cancel`, `pause` or `resume`."""
-    return Call("POST", _path("jobs", job_id, change), JobRecord, _params(project=project), may_repeat=False)
+    return Call("POST", path_of("jobs", job_id, change), JobRecord, params_of(project=project), may_repeat=False)
 
 
 def events(job_id: str, project: str | None) -> Call[JobRecord]:
-    return Call("GET", _path("jobs", job_id, "events"), JobRecord, _params(project=project))
+    return Call("GET", path_of("jobs", job_id, "events"), JobRecord, params_of(project=project))

@@ -90,6 +90,20 @@ def load_case(conn: sa.Connection, case_id: str, *, project: str = DEFAULT_PROJE
     return _case(row)
 
 
+def find_case(conn: sa.Connection, beginning: str, *, project: str = DEFAULT_PROJECT) -> str:
+    """The id of the one case whose id begins so. Raises NotFound if there is none, or more than one."""
+    query = (
+        sa.select(cases.c.id)
+        .where(cases.c.project == project, cases.c.id >= beginning, cases.c.id < beginning + "\x7f")
+        .limit(2)
+    )
+    found = conn.scalars(query).all()
+    if len(found) != 1:
+        many = f"more than one case begins with {beginning!r}: write more of it"
+        raise NotFound(many if found else f"there is no case {beginning!r} in project {project!r}")
+    return str(found[0])
+
+
 def history(conn: sa.Connection, case_id: str, *, project: str = DEFAULT_PROJECT) -> tuple[CaseEvent, ...]:
     """All that happened to a case, oldest first."""
     query = (

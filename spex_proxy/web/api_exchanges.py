@@ -6,7 +6,7 @@ import dataclasses
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from spex_proxy.engine.decide import METHODS
 from spex_proxy.facts.recipe import Recipe
@@ -17,20 +17,10 @@ from spex_proxy.store.browse_jobs import job_progress
 from spex_proxy.store.listing import Filters, State, list_exchanges
 from spex_proxy.store.lookup import find
 from spex_proxy.web import examples, replies
-from spex_proxy.web.doors import AnyId, Cursor, Doors, IdempotencyKey, Limit, Project, Since, Until
+from spex_proxy.web.doors import AnyId, Cursor, Doors, IdempotencyKey, Limit, Number, Project, Since, Until
 from spex_proxy.web.errors import Refused, documented
 
 MOST_BUDGET = 65_536
-
-
-def _number(value: object) -> object:
-    """JSON's numbers only, 64.0 too; pydantic would take `"64"` and `true` for numbers."""
-    if isinstance(value, str | bool):
-        raise ValueError("write a number, without quotes")
-    return value
-
-
-Number = BeforeValidator(_number)
 
 
 class ExplainRequest(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Header, Path, Query
@@ -15,7 +15,9 @@ from sqlalchemy.exc import IntegrityError
 
 from spex_proxy.facts.explanation import Check
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.review import LABELS
 from spex_proxy.plug.load import Plugins
+from spex_proxy.store.cases import USUAL_HOLD
 from spex_proxy.store.connect import reading
 from spex_proxy.store.listing import decode_cursor, encode_cursor
 
@@ -43,6 +45,10 @@ class Doors:
     """Names that it may be reached under; see web/guard.py."""
     relay: str = "http://127.0.0.1:8080"
     """Where apps reach the relay; shown to people."""
+    labels: tuple[str, ...] = LABELS
+    """What a reviewer's verdict may be."""
+    hold: timedelta = USUAL_HOLD
+    """How long a reviewer's claim holds."""
 
     def read(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         """`function(connection, ...)` on one consistent state of the store."""
@@ -74,6 +80,13 @@ def _shaped(value: object) -> object:
     return value
 
 
+def _number(value: object) -> object:
+    """JSON's numbers only, 64.0 too; pydantic would take `"64"` and `true` for numbers."""
+    if isinstance(value, str | bool):
+        raise ValueError("write a number, without quotes")
+    return value
+
+
 def _in_utc(moment: datetime) -> datetime:
     """Or the end of all time that it is nearest to: with a zone, the first and last day reach beyond it."""
     try:
@@ -87,6 +100,7 @@ def _cursor(value: str) -> str:
     return value
 
 
+Number = BeforeValidator(_number)
 AnyId = Annotated[
     str,
     Path(

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from spex_proxy.facts import records
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.store.listing import encode_cursor
 from spex_proxy.web.doors import CURSOR_EXAMPLE
 from spex_proxy.web.events import event, one_line
 
@@ -142,6 +143,24 @@ _JOB = records.JobRecord(
     finished_at=None,
 )
 
+_CASE = records.CaseRecord(
+    id="7c5b6a1f0b6e4a1c9d0f2a3b4c5d6e7f",
+    project="default",
+    queue="review",
+    exchange_id=_EXCHANGE_ID,
+    explanation_id=_EXPLANATION_ID,
+    why="person",
+    priority=2,
+    state="claimed",
+    created_at=_WHEN,
+    holder="ann",
+    held_until=_WHEN,
+    label=None,
+    closed_at=None,
+)
+_EVENT = records.CaseEventRecord(0, _WHEN, "ann", "opened", None, "the answer obeys the web page")
+CASE_CURSOR = encode_cursor(_WHEN, f"2 {_CASE.id}")
+
 EXCHANGE_PAGE = _answer(records.ExchangePage((_ROW,), CURSOR_EXAMPLE), "One page.")
 EXCHANGE = _answer(_EXCHANGE, "The exchange.")
 EXPLANATION_PAGE = _answer(records.ExplanationPage((_LINE,), None), "One page.")
@@ -149,6 +168,12 @@ EXPLANATION = _answer(_EXPLANATION, "The explanation.")
 EVIDENCE = _answer(_EVIDENCE, "The evidence.")
 VERIFICATION = _answer(_VERIFICATION, "What was found; `passed` is the sum of it.")
 JOB = _answer(_JOB, "The job.")
+REVIEW = _answer(
+    records.ReviewRecord((records.QueueRecord("review", 3, 1, 12, _WHEN),), ("harmless", "wrong")), "The queues."
+)
+CASE = _answer(_CASE, "The case as it is now.")
+CASE_PAGE = _answer(records.CasePage((_CASE,), CASE_CURSOR), "One page.")
+CASE_STORY = _answer(records.CaseStory(_CASE, (_EVENT,)), "The case and its history.")
 EVENTS = event("progress", one_line(_json(_JOB))).decode()
 
 WISHES = {

@@ -9,10 +9,12 @@ from typing import Any, cast
 from spex_proxy.facts import records
 from spex_proxy.facts.exchange import Exchange
 from spex_proxy.facts.explanation import Check, Explanation, Flag
+from spex_proxy.facts.review import Case, CaseEvent
 from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.store.browse import ExchangeStory, Story
 from spex_proxy.store.browse_explanations import ExplanationLine, Measured
 from spex_proxy.store.browse_jobs import JobProgress
+from spex_proxy.store.cases import QueueLine
 from spex_proxy.store.codec import finite
 from spex_proxy.store.listing import Row
 from spex_proxy.store.outbox import Job, Priority
@@ -163,3 +165,15 @@ def job_record(progress: JobProgress) -> records.JobRecord:
         recipe=dict(job.recipe_json),
     )
     return cast(records.JobRecord, made)
+
+
+def case_record(case: Case) -> records.CaseRecord:
+    return cast(records.CaseRecord, _make(records.CaseRecord, case))
+
+
+def case_story(case: Case, history: Sequence[CaseEvent]) -> records.CaseStory:
+    return records.CaseStory(case_record(case), tuple(_make(records.CaseEventRecord, event) for event in history))
+
+
+def review_record(lines: Sequence[QueueLine], labels: tuple[str, ...]) -> records.ReviewRecord:
+    return records.ReviewRecord(tuple(_make(records.QueueRecord, line) for line in lines), labels)

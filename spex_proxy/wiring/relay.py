@@ -7,6 +7,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 
 from sqlalchemy import Engine, select
 
@@ -29,7 +30,7 @@ from spex_proxy.web.doors import Doors
 from spex_proxy.web.server import serve as serve_second_port
 from spex_proxy.wire.tap import TapBudget, TapLimits
 from spex_proxy.wiring.sampling import callers, load_book
-from spex_proxy.wiring.shared import make_recipe, make_telemetry, url_here
+from spex_proxy.wiring.shared import labels, make_recipe, make_telemetry, url_here
 from spex_proxy.wiring.store import ready_store
 from spex_proxy.wiring.verifying import verify_stored
 
@@ -108,6 +109,8 @@ def _doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callabl
         host=settings.admin_host,
         names=tuple(name.strip() for name in settings.admin_names.split(",") if name.strip()),
         relay=url_here(settings.host, settings.port),
+        labels=labels(settings),
+        hold=timedelta(seconds=settings.review_hold_s),
     )
 
 

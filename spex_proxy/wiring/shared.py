@@ -32,3 +32,11 @@ def url_here(host: str, port: int) -> str:
     """Where this machine reaches one of our own ports."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def labels(settings: Settings) -> tuple[str, ...]:
+    """What a reviewer's verdict may be, each once. Raises SettingsError if nothing may."""
+    found = tuple(dict.fromkeys(name.strip() for name in settings.review_labels.split(",") if name.strip()))
+    if not found:
+        raise SettingsError("a verdict needs a label: name some (SPEX_REVIEW_LABELS), with commas between")
+    return found

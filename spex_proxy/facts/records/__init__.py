@@ -7,6 +7,14 @@ Everywhere: times are UTC; durations are seconds; a number that is not finite is
 content was erased are null; segments are counted from 1, in the order of the prompt.
 """
 
+from spex_proxy.facts.records.cases import (
+    CaseEventRecord,
+    CasePage,
+    CaseRecord,
+    CaseStory,
+    QueueRecord,
+    ReviewRecord,
+)
 from spex_proxy.facts.records.exchanges import (
     ExchangePage,
     ExchangeRecord,
@@ -43,6 +51,10 @@ from spex_proxy.facts.records.jobs import (
 
 __all__ = [
     "FINAL_STATES",
+    "CaseEventRecord",
+    "CasePage",
+    "CaseRecord",
+    "CaseStory",
     "CheckRecord",
     "CostRecord",
     "ErrorRecord",
@@ -63,6 +75,8 @@ __all__ = [
     "JobRecord",
     "MessageRecord",
     "PriorityName",
+    "QueueRecord",
+    "ReviewRecord",
     "SegmentRecord",
     "TargetRecord",
     "TermRecord",

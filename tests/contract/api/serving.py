@@ -19,7 +19,7 @@ from spex_proxy.facts.explanation import Check
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
-from spex_proxy.store import explanations, games, outbox
+from spex_proxy.store import cases, explanations, games, outbox
 from spex_proxy.store.exchanges import erase_content, save_captured
 from spex_proxy.web.api import PREFIX
 from spex_proxy.web.app import make_app
@@ -50,6 +50,8 @@ class Filled:
     """Queued, of `queued`."""
     done: str = ""
     """Done, of `explained`."""
+    case: str = ""
+    """Of `explained`, in a queue that no other test looks at."""
 
 
 def fill(engine: sa.Engine, make: Make) -> Filled:
@@ -71,6 +73,7 @@ def fill(engine: sa.Engine, make: Make) -> Filled:
         assert job is not None
         outbox.fail(conn, job, "the prompt has no text", final=True)
         filled.job = outbox.enqueue(conn, exchange_id=queued, recipe=make.recipe, why="drawn")
+        filled.case = cases.open_case(conn, explained, why="person", who="ann", queue="filled").id
     return filled
 
 

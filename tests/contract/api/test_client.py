@@ -81,8 +81,8 @@ def test_both_forms_offer_the_same_with_the_same_arguments_and_words() -> None:
 def test_every_operation_of_the_api_has_a_method(api: Api) -> None:
     document = api.http.get(f"{api.url}/spex/api/v1/openapi.json").json()
     ends = {path.rsplit("/", 1)[1] for path in document["paths"] if path.startswith("/spex/api/v1/")}
-    words = {"{any_id}": "exchange", "{job_id}": "job", "events": "follow", "evidence.csv": "evidence"}
-    words |= {"evidence.npz": "evidence"}
+    words = {"{any_id}": "exchange", "{job_id}": "job", "{case_id}": "case", "events": "follow"}
+    words |= {"evidence.csv": "evidence", "evidence.npz": "evidence"}
     assert {words.get(end, end) for end in ends} <= set(dir(Client))
 
 
@@ -248,3 +248,21 @@ def test_events_are_the_same_whole_and_byte_by_byte() -> None:
     assert whole == [("progress", '{"a": "\u2028"}'), ("message", "1\n2")]
     with pytest.raises(BadReply):
         EventDecoder().feed(b"data: " + b"x" * (1 << 21))
+
+
+def test_it_reviews(api: Api, ask: Ask) -> None:
+    with api.engine.begin() as conn:
+        exchange_id = api.make.saved(conn, received_at=LONG_AGO).id
+    case = ask(api.url, "open_case", exchange_id, "ann", queue=exchange_id, note="odd")
+    assert ask(api.url, "next", "ann", queue=exchange_id).holder == "ann"
+    with pytest.raises(SpexError, match="ann's until"):
+        ask(api.url, "claim", case.id, "bob")
+    assert ask(api.url, "release", case.id, "ann").state == "open"
+    assert ask(api.url, "claim", case.id, "bob").holder == "bob"
+    assert ask(api.url, "note", case.id, "ann", "look at the tool").state == "claimed"
+    assert ask(api.url, "verdict", case.id, "bob", "wrong").label == "wrong"
+    assert ask(api.url, "reopen", case.id, "ann").state == "open"
+    acts = [event.act for event in ask(api.url, "case", case.id).history]
+    assert acts == ["opened", "claimed", "released", "claimed", "noted", "judged", "reopened"]
+    assert [one.id for one in ask(api.url, "cases", queue=exchange_id)] == [case.id]
+    assert "wrong" in ask(api.url, "review").labels

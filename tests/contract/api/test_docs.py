@@ -46,7 +46,7 @@ def test_every_path_and_error_code_is_in_it(api: Api) -> None:
     shell = "".join(blocks("sh"))
     for path in paths:
         if path.startswith(PREFIX):
-            told = re.sub(r"\{\w+\}", r"\\$(ID|JOB)", path.removeprefix(PREFIX))
+            told = re.sub(r"\{\w+\}", r"\\$(ID|JOB|CASE)", path.removeprefix(PREFIX))
             assert re.search(rf"\$SPEX{told}\b", shell), path
     assert [code for code in CODES if f"`{code}`" not in PAGE] == []
 

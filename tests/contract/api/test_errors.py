@@ -20,6 +20,11 @@ from tests.contract.api.serving import Api, Behind, fault, serving
 UNKNOWN = "00000000-aaaa-bbbb-cccc-000000000000"
 
 
+BODY = {"who": "ann", "note": "a word", "label": "wrong"}
+BODIES = {"verdict": {"who", "label"}, "note": {"who", "note"}, "case": {"who"}}
+BODIES |= {wish: {"who"} for wish in ("claim", "release", "reopen", "next")}
+
+
 def operations(api: Api, prefix: str = PREFIX) -> list[tuple[str, str]]:
     paths = api.http.get(f"{api.url}{PREFIX}/openapi.json").json()["paths"]
     return [(method, path) for path, item in paths.items() if path.startswith(prefix) for method in item]
@@ -27,6 +32,8 @@ def operations(api: Api, prefix: str = PREFIX) -> list[tuple[str, str]]:
 
 def send(api: Api, method: str, path: str, **options: Any) -> httpx.Response:
     whole = re.sub(r"\{\w+\}", UNKNOWN, path)
+    if method == "post" and path.rsplit("/", 1)[1] in BODIES:  # which need a body; a label is no wish but one
+        options["json"] = {name: text for name, text in BODY.items() if name in BODIES[path.rsplit("/", 1)[1]]}
     return api.http.request(method, api.url + whole, **options)
 
 
