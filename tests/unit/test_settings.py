@@ -45,6 +45,7 @@ OTHER = {
     "queue_bytes": "3",
     "segmenter": "word", "masker": "m", "value": "v", "method": "other", "budget": "8", "target_r2": "0.5",
     "seed": "9", "background_priority": "7", "scheduling_policy": "priority", "worker_concurrency": "3",
+    "review_labels": "fine,bad", "review_hold_s": "60.0",
     "worker_ttl_s": "2.5", "job_tries": "4", "job_pause_s": "0.5", "otlp_endpoint": "http://c:4318",
     "log_level": "DEBUG",
     "rules": "rules.yaml", "explain_callers": "nobody", "explain_key": "k",
