@@ -46,7 +46,7 @@ NOISE_BOUND = 10.0
 JITTER = 1e-10
 """First extra noise, relative to the kernel's diagonal, tried when a matrix isn't positive definite in floats."""
 STEPS = 10
-"""Most iterations of L-BFGS. On recorded games 40 predicted no better (1 - R2 .1423 against .1420) and took twice as long."""
+"""Most iterations of L-BFGS. On recorded games 40 predicted no better (1 - R2 .1423, not .1420), in twice the time."""
 DECIMALS = 3
 """Learnt logarithms are rounded to this: what a BLAS rounds otherwise on another machine ends here."""
 

@@ -1,9 +1,9 @@
-"""The lasso over single players: the plainest member of the stack, and the hardest to beat on few masks.
+"""The lasso: over single players the plainest member of the stack, and the hardest to beat on few masks.
 
     minimise  |v - c_0 - X c|^2 / (2 m) + lambda |c|_1,    c_0 free,
 
 for a whole path of lambdas at once by accelerated proximal gradient (FISTA: Beck
-& Teboulle 2009) on the Gram matrix, with restarts when it overshoots (O'Donoghue
+& Teboulle 2009), on the Gram matrix where that is the smaller one, with restarts when it overshoots (O'Donoghue
 & Candes 2015). Uniform masks make the columns nearly orthogonal, so it converges
 in a few dozen steps of one small matrix product each.
 """
@@ -35,14 +35,16 @@ def path(columns: Floats, values: Floats, strengths: Floats) -> tuple[Floats, Fl
     m, k = columns.shape
     mean, value_mean = columns.mean(axis=0), float(values.mean())
     centred = columns - mean
-    gram, right = centred.T @ centred / m, (centred.T @ (values - value_mean) / m)[:, None]
-    widest = float(np.linalg.eigvalsh(gram)[-1]) if k else 0.0
+    right = (centred.T @ (values - value_mean) / m)[:, None]
+    smaller = centred.T @ centred / m if k <= m else centred @ centred.T / m
+    widest = float(np.linalg.eigvalsh(smaller)[-1]) if k else 0.0
     current = np.zeros((k, len(strengths)))
     if widest > 0:
         step, small = 1.0 / widest, TOLERANCE * float(np.abs(right).max(initial=0.0))
         ahead, momentum = current, np.ones(len(strengths))
         for _ in range(MOST_STEPS):
-            moved = ahead - step * (gram @ ahead - right)
+            seen = smaller @ ahead if k <= m else centred.T @ (centred @ ahead) / m
+            moved = ahead - step * (seen - right)
             following = np.sign(moved) * np.maximum(np.abs(moved) - step * strengths, 0.0)
             change = following - current
             restart = np.einsum("kl,kl->l", ahead - following, change) > 0

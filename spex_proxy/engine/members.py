@@ -7,6 +7,7 @@ Before that it predicts every fold from the other four, for each of its settings
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -125,17 +126,20 @@ class Gaussian:
 
 
 class Lasso:
-    """The order-1 lasso (`lasso`). Settings: lambdas.
+    """The lasso (`lasso`) over single players, or over pairs too. Settings: lambdas.
 
     At the lasso's minimum X'(v - X c) = m lambda sign(c) = (m lambda / |c|) c: it is
-    the ridge with penalties m lambda / |c| on the players that it keeps.
+    the ridge with penalties m lambda / |c| on the terms that it keeps.
     """
 
     name = "lasso"
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, order: int = 1) -> None:
         self.problem = problem
-        self.z = gaussian.signs(problem.masks)
+        n = problem.masks.shape[1]
+        sets = [np.asarray(list(itertools.combinations(range(n), size))) for size in range(1, min(order, n) + 1)]
+        self.supports = np.concatenate([posterior.pack(each, n) for each in sets])
+        self.z = walsh.characters(problem.masks, self.supports)
 
     def held_out(self, fold: int) -> Floats:
         inside = self.problem.folds == fold
@@ -153,8 +157,7 @@ class Lasso:
         strength = float(lasso.lambdas(z, values)[setting])
         _, slopes = lasso.path(z, values, np.asarray([strength]))
         kept = np.flatnonzero(slopes[:, 0])
-        sets = [np.zeros((1, 0), dtype=np.int64), kept[:, None]]
-        supports = np.concatenate([posterior.pack(each, z.shape[1]) for each in sets])
+        supports = np.concatenate([np.zeros_like(self.supports[:1]), self.supports[kept]])
         return ridge(supports, np.abs(slopes[kept, 0]), len(values) * strength), {"lambda": strength}
 
 

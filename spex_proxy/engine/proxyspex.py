@@ -135,6 +135,12 @@ def assign_folds(uniform: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
     return folds
 
 
+def best_setting(problem: Problem, table: list[Values], folds: list[int]) -> int:
+    """The setting with the least squared error over these folds."""
+    errors = [((table[fold] - problem.values[problem.folds == fold]) ** 2).sum(axis=1) for fold in folds]
+    return int(np.argmin(np.sum(errors, axis=0)))
+
+
 def tree_seed(seed: int) -> int:
     """The seed that xgboost gets, 31 bits."""
     return int(raw_words(seed, TREES, 1)[0] >> np.uint64(33))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from spex_proxy.engine import regression, uncertainty, walsh
 from spex_proxy.engine.members import Constant, Gaussian, Lasso, Member, Ridge, Trees
-from spex_proxy.engine.proxyspex import N_FOLDS, Problem, ProxyFit, as_given, problem_of
+from spex_proxy.engine.proxyspex import N_FOLDS, Problem, ProxyFit, as_given, best_setting, problem_of
 from spex_proxy.engine.regression import Floats
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.spectrum import Spectrum
@@ -59,12 +59,6 @@ def fit(rows: Rows, seed: int) -> ProxyFit:
     error = float(np.mean((honest - problem.values)[problem.folds >= 0] ** 2)) * spread**2
     spectrum, how = final(problem, rows, members, settings, weights, error)
     return ProxyFit(spectrum, centre + spread * as_given(problem, honest)[rows.uniform], how)
-
-
-def best_setting(problem: Problem, table: list[Floats], folds: list[int]) -> int:
-    """The setting with the least squared error over these folds."""
-    errors = [((table[fold] - problem.values[problem.folds == fold]) ** 2).sum(axis=1) for fold in folds]
-    return int(np.argmin(np.sum(errors, axis=0)))
 
 
 def weigh(

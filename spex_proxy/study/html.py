@@ -12,6 +12,7 @@ from jinja2 import BaseLoader, ChoiceLoader, Environment, FileSystemLoader, Stri
 from markupsafe import Markup
 
 from spex_proxy.study import words
+from spex_proxy.study.board import Board
 from spex_proxy.study.sheet import Sheet
 from spex_proxy.study.text import plain
 
@@ -48,15 +49,24 @@ def _environment() -> Environment:
 
 def standalone(sheet: Sheet) -> str:
     """One page with its style and script inside, and a policy that lets it load and send nothing."""
+    return _page("standalone.html", {"sheet": sheet})
+
+
+def board_page(board: Board, title: str) -> str:
+    """The same for a function that is not a prompt's answer."""
+    return _page("study.html", {"sheet": board, "title": title})
+
+
+def _page(template: str, shown: dict[str, Any]) -> str:
     style, script = _inline("explanation.css"), _inline("figure.js")
-    values: dict[str, Any] = {
-        "sheet": sheet,
+    values = {
+        **shown,
         "style": Markup(style),  # noqa: S704 - our own files, not a person's text
         "script": Markup(script),  # noqa: S704
         "style_hash": _hash(style),
         "script_hash": _hash(script),
     }
-    return _environment().get_template("standalone.html").render(values)
+    return _environment().get_template(template).render(values)
 
 
 def _inline(name: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from spex_proxy.engine.conclude import RELIABLE_R2
+from spex_proxy.engine.conclude import RELIABLE_R2, Fit
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.exchange import MARK_ARROW, Exchange, Segment
 from spex_proxy.facts.explanation import Explanation, Interaction
@@ -112,6 +112,8 @@ class Sheet:
     together: tuple[Together, ...]
     strip: figures.Strip
     gauge: figures.Gauge
+    near: str
+    """How well prompts near the full one are predicted, in a sentence; empty if none was measured."""
     hierarchy: str
     """Whether interactions stand on their parts, in a sentence; and the rates behind it. Empty if nothing is joined."""
     hierarchy_rates: str
@@ -148,6 +150,7 @@ def make_sheet(explanation: Explanation, game: Game, exchange: Exchange | None, 
         together=together,
         strip=_strip(view, game, explanation, together, is_coloured),
         gauge=figures.make_gauge(fidelity.r2, fidelity.r2_low, fidelity.r2_high, RELIABLE_R2, fidelity.noise_ceiling),
+        near=words.near_reading(explanation.how["near"], unit) if is_coloured and explanation.how.get("near") else "",
         hierarchy=words.hierarchy_reading(view.hierarchy) if is_coloured else "",
         hierarchy_rates=words.hierarchy_rates(view.hierarchy) if is_coloured else "",
         error=2.0 * error if error is not None else None,
@@ -159,7 +162,7 @@ def unexplained(exchange: Exchange | None) -> tuple[MessageSheet, ...]:
     return tuple(_messages((), (), exchange)) if exchange is not None else ()
 
 
-def typical_error(explanation: Explanation) -> float | None:
+def typical_error(explanation: Explanation | Fit) -> float | None:
     """Rough standard error of a coefficient F(T) where the fit states none: what is left unexplained,
     spread over the masks. By Parseval the explained variance is the sum of the F(T)^2."""
     fidelity = explanation.fidelity

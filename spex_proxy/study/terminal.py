@@ -96,6 +96,9 @@ def _header(view: View) -> RenderableType:
     head = Text()
     head.append(f"{view.badge}", style=BADGE_STYLES[explanation.verdict])
     head.append_text(_text(f"  {explanation.verdict_reason}\n", "dim"))
+    near = explanation.how.get("near")
+    if near and explanation.verdict != "nothing_to_explain":
+        head.append(f"{words.near_reading(near, 'nats')}\n")
     head.append(f"out-of-fold R² {fidelity.r2:.3f}", style="bold")
     head.append(f"  95% interval {fidelity.r2_low:.3f} to {fidelity.r2_high:.3f}")
     head.append(f"  noise ceiling {fidelity.noise_ceiling:.4f}\n")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from spex_proxy.engine.hierarchy import Hierarchy
 
@@ -79,15 +81,17 @@ def together_reading(effect: float, order: int) -> str:
     return "adds up only together" if effect > 0 else "overlap"
 
 
-def together_sentence(effect: float, numbers: tuple[int, ...], unit: str, digits: int) -> str:
+def together_sentence(
+    effect: float, numbers: tuple[int, ...], unit: str, digits: int, subject: str = "the answer"
+) -> str:
     """A group's effect in a sentence."""
     size = f"{abs(effect):,.{digits}f}{' ' + unit if unit else ''}"
     if len(numbers) == 2:
         first, second = numbers
         if effect > 0:
-            return f"With both kept, the answer gains {size} more than {first} and {second} bring one by one."
+            return f"With both kept, {subject} gains {size} more than {first} and {second} bring one by one."
         return (
-            f"With both kept, the answer gains {size} less than {first} and {second} bring one by one: "
+            f"With both kept, {subject} gains {size} less than {first} and {second} bring one by one: "
             "one does part of what the other does, or undoes it."
         )
     group = ", ".join(str(number) for number in numbers[:-1]) + f" and {numbers[-1]}"
@@ -95,10 +99,10 @@ def together_sentence(effect: float, numbers: tuple[int, ...], unit: str, digits
     return f"All of {group} together bring {size} {more} than their smaller groups account for."
 
 
-def hierarchy_reading(found: Hierarchy) -> str:
+def hierarchy_reading(found: Hierarchy, players: str = "segments") -> str:
     """Do the interactions stand on their parts? In a sentence without its full stop."""
     if not found.interactions:
-        return "segments act one by one: no interaction is among the strongest terms"
+        return f"{players} act one by one: no interaction is among the strongest terms"
     if found.interactions == 1:
         return "the one strong interaction " + ("stands on its parts" if found.standing else "is more than its parts")
     return f"{100 * found.standing:.0f}% of the {found.interactions} strongest interactions stand on their parts"
@@ -107,6 +111,22 @@ def hierarchy_reading(found: Hierarchy) -> str:
 def hierarchy_rates(found: Hierarchy) -> str:
     """The three rates of the papers, over the strongest terms."""
     return f"DSR {found.direct_subset_rate:.2f}, SCR {found.strong_chain_rate:.2f}, SHR {found.subset_rate:.2f}"
+
+
+def near_reading(near: Mapping[str, Any], unit: str, full: str = "full prompt") -> str:
+    """How well masks near the full one are predicted (engine/near.py), in a sentence without its full stop.
+
+    Empty where every mask was measured, and nothing is left to predict.
+    """
+    if near["judged"] == "repeated":
+        return ""
+    digits = digits_for(max(near["rmse"], near["typical"]))
+    named = f" {unit}" if unit else ""
+    return (
+        f"near the {full}, with little removed, it is off by {decimal(near['rmse'], digits)}{named} "
+        f"where the value changes by {decimal(near['typical'], digits)}: R² {decimal(near['r2'], 3)} "
+        f"({near['masks']:,} {'mask' if near['masks'] == 1 else 'masks'})"
+    )
 
 
 def moment(at: datetime) -> str:

@@ -57,7 +57,7 @@ function start(why) {
   function explain(segment) {
     if (!segment.dataset.effect) return;
     const strong = document.createElement("strong");
-    strong.textContent = `Segment ${segment.dataset.n}: ${segment.dataset.effect}`;
+    strong.textContent = `${why.dataset.part ?? "Segment"} ${segment.dataset.n}: ${segment.dataset.effect}`;
     tip.replaceChildren(strong, segment.dataset.reading);
     tip.hidden = false;
     told = segment;

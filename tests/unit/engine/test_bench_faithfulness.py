@@ -36,7 +36,9 @@ def test_json_is_one_object_a_line(folder, capsys):
 
 
 def test_the_table_names_every_cell(folder, capsys):
-    faithfulness.main(["--games", str(folder), "--methods", "stack", "--budgets", "40", "--seeds", "0"])
+    faithfulness.main(
+        ["--games", str(folder), "--methods", "stack", "--budgets", "40", "--seeds", "0", "--live", ""]
+    )
     printed = capsys.readouterr().out
     assert "made_up" in printed
     assert "geometric mean of 1 - R2 over all 1 fits" in printed

@@ -1,0 +1,200 @@
+"""A Study: what was measured of a function, what explains it, and all that follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spex_proxy.engine import extremes, interactions, walsh
+from spex_proxy.engine.conclude import Fit
+from spex_proxy.engine.extremes import TIME_LIMIT, Extreme, Smallest
+from spex_proxy.engine.indices import rank_interactions
+from spex_proxy.engine.rows import rows_of
+from spex_proxy.facts.errors import BadEvidence
+from spex_proxy.facts.evidence import Evidence
+from spex_proxy.facts.explanation import Fidelity, Verdict
+from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.spectrum import Spectrum
+from spex_proxy.library import keeping, shapiq
+from spex_proxy.library.terms import Indices, Term, cut, table, term_of
+from spex_proxy.study import board, words
+from spex_proxy.study.drawing import Drawing, draw
+from spex_proxy.study.html import board_page
+
+if TYPE_CHECKING:
+    from shapiq import InteractionValues
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Extremes:
+    """The best and the worst set of a size."""
+
+    highest: Extreme
+    lowest: Extreme
+    names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{word:<8} {self._line(found)}" for word, found in self._both())
+
+    def _both(self) -> tuple[tuple[str, Extreme], ...]:
+        return ("highest", self.highest), ("lowest", self.lowest)
+
+    def _line(self, found: Extreme) -> str:
+        few = found.kept if len(found.kept) <= len(found.removed) else found.removed
+        what = "keep" if few is found.kept else "remove"
+        proven = "proven" if found.is_proven else f"not proven: another set may go {found.gap:.3g} further"
+        return f"{found.value:+.4g}  {what} {cut(', '.join(self.names[player] for player in few))}  ({proven})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Study:
+    """An explained function. Everything is derived from `spectrum`; `verdict` says whether to believe it."""
+
+    names: tuple[str, ...]
+    recipe: Recipe
+    evidence: Evidence
+    """All that was measured; give it to `explain` to go on from there."""
+    fit: Fit
+    unit: str = ""
+    coarser: Study | None = None
+    """The level above, where players were split into smaller ones."""
+
+    @property
+    def n_players(self) -> int:
+        return len(self.names)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        return self.fit.spectrum
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return self.fit.fidelity
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.fit.verdict
+
+    @property
+    def levels(self) -> tuple[Study, ...]:
+        """From the coarsest to this one."""
+        return (*(self.coarser.levels if self.coarser else ()), self)
+
+    def top(self, k: int = 10) -> tuple[Term, ...]:
+        """The `k` strongest terms, players and groups alike: by the share of the value's variance that they explain."""
+        return tuple(term_of(each, self.names) for each in rank_interactions(self.spectrum, k))
+
+    def indices(self, name: str = "fsii", order: int = 2) -> Indices:
+        """An index of players and groups: fourier, moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii or or.
+
+        Raises ValueError for an index that nobody knows and an order outside 1..n.
+        """
+        return Indices.of(interactions.index(self.spectrum, name.lower(), order), self.names)
+
+    def shapley_values(self) -> NDArray[np.float64]:
+        """Shape (n,). Of the spectrum; their sum is its value of the full mask minus that of the empty one."""
+        return interactions.shapley_values(self.spectrum)
+
+    def influences(self) -> NDArray[np.float64]:
+        """Shape (n,). How much variance of the value is gone once a player is fixed."""
+        return interactions.influence(self.spectrum)
+
+    def predict(self, masks: ArrayLike) -> NDArray[np.float64]:
+        """What the spectrum says of masks (m, n), True or 1 = kept: shape (m,). Raises ValueError for other shapes."""
+        return walsh.predict(self.spectrum, masks_of(masks, self.n_players))
+
+    def extremes(
+        self, keep: int | None = None, *, remove: int | None = None, time_limit: float = TIME_LIMIT
+    ) -> Extremes:
+        """The sets of so many players to keep, or to remove, that make the value highest and lowest.
+
+        Seconds are for each of both. Raises ValueError unless exactly one size is given, between 0 and n.
+        """
+        if (keep is None) == (remove is None):
+            raise ValueError("say how many players to keep, or how many to remove")
+        size, is_removed = (keep, False) if keep is not None else (remove or 0, True)
+        found = [
+            extremes.subset(self.spectrum, size, is_removed=is_removed, highest=highest, time_limit=time_limit)
+            for highest in (True, False)
+        ]
+        return Extremes(found[0], found[1], self.names)
+
+    def necessary(self, threshold: float = 0.0, *, time_limit: float = TIME_LIMIT) -> Smallest:
+        """The fewest players whose removal takes the value across the threshold; 0: flips its sign."""
+        return extremes.necessary(self.spectrum, threshold, time_limit=time_limit)
+
+    def sufficient(self, threshold: float = 0.0, *, time_limit: float = TIME_LIMIT) -> Smallest:
+        """The fewest players that alone hold the value on its side of the threshold."""
+        return extremes.sufficient(self.spectrum, threshold, time_limit=time_limit)
+
+    def plot(self, k: int = 12) -> Drawing:
+        """A picture (SVG) of the `k` strongest players and of the strongest groups; a notebook shows it."""
+        return draw(self._board(), k)
+
+    def to_html(self, path: str | Path, title: str = "Why this value?") -> Path:
+        """Write one page that needs nothing else and can be mailed. Returns its path."""
+        file = Path(path)
+        file.write_text(board_page(self._board(), title), encoding="utf-8")
+        return file
+
+    def to_shapiq(self, index: str = "k-SII", order: int = 2) -> InteractionValues:
+        """An index as shapiq's `InteractionValues`, for its plots. Needs `pip install "spex-proxy[shapiq]"`."""
+        if index.lower() not in shapiq.NAMES:
+            raise ValueError(f"shapiq has no index {index!r}; there is {', '.join(shapiq.NAMES.values())}")
+        found = self.indices(index, order)
+        is_estimated = self.fit.how["method"] != "exact"
+        return shapiq.values(found, self.n_players, len(self.evidence), self._empty(), is_estimated)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the study to a file of NumPy's format (.npz). `Study.load` reads it. Returns its path."""
+        levels = [keeping.pack(each.names, each.recipe, each.evidence, each.fit, each.unit) for each in self.levels]
+        return keeping.write(Path(path), levels)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Study:
+        """Read what `save` wrote. Raises BadEvidence, naming the file, for anything else."""
+        study: Study | None = None
+        for names, recipe, evidence, fit, unit in keeping.read(Path(path)):
+            study = cls(names, recipe, evidence, fit, unit, study)
+        if study is None:
+            raise BadEvidence(f"{path} holds no study")
+        return study
+
+    def __repr__(self) -> str:
+        figures, near = self.fidelity, self.fit.how.get("near")
+        lines = [f"Study of {self.n_players} players: {words.STATE_WORDS[self.verdict]}, {self.fit.verdict_reason}"]
+        if self.verdict != "nothing_to_explain":
+            lines += [f"  {said}"] if (said := words.near_reading(near, self.unit, "full mask") if near else "") else []
+            lines.append(
+                f"  R² {figures.r2:.3f} expected of a second measurement"
+                if self.fit.how["method"] == "exact"
+                else f"  R² {figures.r2:.3f} on masks that were not fitted, "
+                f"95% interval {figures.r2_low:.3f} to {figures.r2_high:.3f}"
+            )
+        stopped = f"; {self.fit.how['stopped']}" if self.fit.how.get("stopped") else ""
+        lines.append(f"  {figures.masks:,} masks, {self.fit.how['method']}{stopped}")
+        return "\n".join([*lines, *table([(term.label, term.effect) for term in self.top(8)])])
+
+    def _repr_html_(self) -> str:
+        return self.plot()._repr_html_()
+
+    def _board(self) -> board.Board:
+        return board.make_board(self.names, self.fit, self.recipe, rows_of(self.evidence), self.unit)
+
+    def _empty(self) -> float:
+        return float(self.predict(np.zeros((1, self.n_players), dtype=np.bool_))[0])
+
+
+def masks_of(masks: ArrayLike, n_players: int) -> NDArray[np.bool_]:
+    """Masks (m, n) as bool. Raises ValueError for other shapes and for numbers other than 0 and 1."""
+    given: NDArray[Any] = np.asarray(masks)
+    if given.ndim != 2 or given.shape[1] != n_players:
+        raise ValueError(f"masks of shape {given.shape} don't fit {n_players} players; give (m, {n_players})")
+    as_bool = given.astype(np.bool_)
+    if given.dtype != np.bool_ and not np.array_equal(as_bool, given):
+        raise ValueError("masks hold True and False, or 1 and 0: kept and removed")
+    return as_bool

@@ -1,0 +1,171 @@
+"""What a study says, shows, keeps and hands over."""
+
+from __future__ import annotations
+
+import re
+import sys
+import types
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import spex_proxy
+from spex_proxy.facts.errors import BadEvidence
+
+HOSTILE = ("<script>alert(1)</script>", "a & b", 'said "no"', "\u202egnp.exe", "wörter", "x" * 300)
+
+
+def value(masks):
+    kept = masks.astype(float)
+    return 2.0 * kept[:, 0] * kept[:, 1] - kept[:, 2] + 0.25 * kept[:, 3]
+
+
+@pytest.fixture(scope="module")
+def study():
+    return spex_proxy.explain(value, HOSTILE, unit="points")
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    def noisy(masks):
+        return value(masks) + 0.1 * np.sin(1e4 * (masks @ np.sqrt(np.arange(2.0, 12.0))))
+
+    return spex_proxy.explain(noisy, 10, budget=200, method="proxyspex", target_r2=0.8)
+
+
+def test_the_table_reads_well(study, sampled):
+    lines = repr(study).splitlines()
+    assert lines[0].startswith("Study of 6 players: reliable, every combination was measured")
+    assert "64 masks, exact" in repr(study)
+    assert "near the" not in repr(study)
+    assert re.search(r"near the full mask, with little removed, it is off by \d", repr(sampled))
+    assert repr(sampled).index("near the full mask") < repr(sampled).index("R² 0.9")
+    assert max(len(line) for line in repr(study).splitlines()[1:]) < 100
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text, self.outside = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        links = [value or "" for name, value in attrs if name in ("src", "href")]
+        self.outside += [link for link in links if not link.startswith("#")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_needs_nothing_else_and_says_what_it_must(study, sampled, tmp_path):
+    page = study.to_html(tmp_path / "study.html", title="Why <this>?").read_text()
+    seen = Tags()
+    seen.feed(page)
+    assert not seen.outside
+    assert seen.tags.count("script") == 1
+    assert "<script>alert" not in page
+    assert "\u202e" not in page
+    assert "Why <this>?" in "".join(seen.text)
+    assert "points" in page
+    page = sampled.to_html(tmp_path / "sampled.html").read_text()
+    assert page.index("Near the full mask") < page.index("95% interval")
+    assert "What acts together" in page
+
+
+def test_a_page_of_nothing_colours_nothing(tmp_path):
+    page = spex_proxy.explain(lambda masks: np.ones(len(masks)), 3).to_html(tmp_path / "page.html").read_text()
+    assert "Nothing to explain" in page
+    assert "What acts together" not in page
+
+
+def test_the_picture_is_one_svg_that_tells_the_strongest_first(study, tmp_path):
+    drawing = study.plot(3)
+    root = ET.fromstring(drawing.svg)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = [text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.index("+1.00") < texts.index("What acts together")
+    assert "and 3 weaker" in texts
+    assert drawing._repr_svg_() == study._repr_html_() or study.plot()._repr_html_() == study._repr_html_()
+    assert drawing.save(tmp_path / "a.svg").read_text() == drawing.svg
+    with pytest.raises(ValueError, match="0 players"):
+        study.plot(0)
+
+
+def test_a_saved_study_comes_back_the_same(sampled, tmp_path):
+    again = spex_proxy.Study.load(sampled.save(tmp_path / "study.npz"))
+    assert repr(again) == repr(sampled)
+    assert np.array_equal(again.spectrum.supports, sampled.spectrum.supports)
+    assert np.array_equal(again.spectrum.coefficients, sampled.spectrum.coefficients)
+    assert np.array_equal(again.evidence.masks, sampled.evidence.masks)
+    assert (again.recipe, again.fidelity, again.fit.how) == (sampled.recipe, sampled.fidelity, sampled.fit.how)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a study", b"PK\x03\x04 broken"])
+def test_other_files_are_refused_by_name(content, tmp_path):
+    path = tmp_path / "other.npz"
+    path.write_bytes(content)
+    with pytest.raises(BadEvidence, match=r"other\.npz"):
+        spex_proxy.Study.load(path)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    np.savez(tmp_path / "game.npz", masks=np.zeros(3))
+    with pytest.raises(BadEvidence, match=r"game\.npz"):
+        spex_proxy.Study.load(tmp_path / "game.npz")
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda s: s.indices("magic"), "index 'magic' is unknown"),
+        (lambda s: s.indices("sii", order=7), r"order 7 is outside 1\.\.6"),
+        (lambda s: s.indices("sii", order=0), "order 0"),
+        (lambda s: s.predict(np.ones((2, 5))), "don't fit 6 players"),
+        (lambda s: s.predict(np.full((1, 6), 0.5)), "True and False"),
+        (lambda s: s.extremes(), "how many players to keep"),
+        (lambda s: s.extremes(1, remove=1), "how many players to keep"),
+        (lambda s: s.extremes(keep=7), "of 6 players"),
+        (lambda s: s.to_shapiq("fourier"), "shapiq has no index"),
+    ],
+)
+def test_questions_without_an_answer(study, ask, says):
+    with pytest.raises(ValueError, match=says):
+        ask(study)
+
+
+def test_an_index_is_read_by_name_and_by_column(study):
+    found = study.indices("moebius", order=3)
+    assert found[0, 1] == pytest.approx(2.0)
+    assert found["a & b", 0] == pytest.approx(2.0)
+    assert found["a & b", "wörter"] == pytest.approx(0.0)
+    assert found.values() == pytest.approx([0, 0, -1, 0.25, 0, 0])
+    assert found.top(1) == [((HOSTILE[0], HOSTILE[1]), pytest.approx(2.0))]
+    assert dict(found)[2,] == pytest.approx(-1.0)
+    for wrong in ("nobody", 6, (0, 1, 2, 3)):
+        with pytest.raises(KeyError):
+            found[wrong]
+
+
+def test_without_shapiq_it_says_what_to_install(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shapiq", None)
+    with pytest.raises(ImportError, match=r"spex-proxy\[shapiq\]"):
+        study.to_shapiq()
+
+
+def test_shapiq_gets_the_same_numbers(study, monkeypatch):
+    """Against shapiq itself where it is installed, else against the arguments that its class takes."""
+    try:
+        import shapiq  # noqa: F401, PLC0415 - an extra
+    except ImportError:
+        stand_in = types.SimpleNamespace(InteractionValues=types.SimpleNamespace)
+        monkeypatch.setitem(sys.modules, "shapiq", stand_in)
+    found = study.to_shapiq("SII", order=2)
+    ours = study.indices("sii", 2)
+    assert found.index == "SII"
+    assert (found.n_players, found.max_order, found.min_order) == (6, 2, 0)
+    assert not found.estimated
+    assert found.baseline_value == pytest.approx(value(np.zeros((1, 6)))[0])
+    for players, number in found.interaction_lookup.items():
+        assert found.values[number] == pytest.approx(ours[players] if players else found.values[number])
