@@ -62,10 +62,12 @@ class Live:
     """Masks (m, n) bool -> (m,). The same masks have the same values."""
     truth: Spectrum | None = None
     """Known for generated games."""
+    has_noise: bool = False
+    """Then it is tested against its truth."""
 
     def test(self) -> tuple[Masks, Values]:
         masks = np.random.default_rng(10_000).random((TEST_MASKS, self.n)) < 0.5
-        return masks, self.value(masks)
+        return masks, walsh.predict(self.truth, masks) if self.has_noise and self.truth else self.value(masks)
 
 
 def load(path: Path) -> Game:
@@ -149,6 +151,32 @@ def high_order(n: int, seed: int) -> Live:
     return of_terms(f"high_order_n{n}", n, of_products(dividends))
 
 
+def planted(n: int, seed: int) -> Live:
+    """50 Fourier terms of 1 to 4 players, wherever they fall: what SPEX promises to recover exactly."""
+    stream = np.random.default_rng([seed, n, 6])
+    terms: dict[tuple[int, ...], float] = {(): 1.0}
+    while len(terms) <= 50:
+        size = int(stream.integers(1, 5))
+        terms.setdefault(tuple(sorted(int(i) for i in stream.choice(n, size, replace=False))), normal(stream, 1.0))
+    return of_terms(f"planted_n{n}", n, terms)
+
+
+def planted_in_noise(n: int, seed: int) -> Live:
+    """The same at 10 dB: noise with a tenth of the variance, always the same for the same mask."""
+    quiet = planted(n, seed)
+    assert quiet.truth is not None
+    truth = quiet.truth
+    sigma = float(np.sqrt((truth.coefficients[1:] ** 2).sum() / 10))
+    frequencies = np.random.default_rng([seed, n, 7]).normal(size=(3, n)) * 1e3
+
+    def value(masks: Masks) -> Values:
+        # of sines of large arguments: each nearly uncorrelated with every term, their sum nearly normal
+        noise = np.sin(masks @ frequencies.T + 1.0).sum(axis=1) * np.sqrt(2 / 3)
+        return walsh.predict(truth, masks) + sigma * noise
+
+    return Live(f"planted_10db_n{n}", n, value, truth, has_noise=True)
+
+
 def digits(_n: int, seed: int) -> Live:
     """40 training images of the digits 3 and 8 as players; the value is a support vector machine's decision
     for one other image after training on the kept ones (the class's sign if one class is left, 0 if none is).
@@ -191,10 +219,18 @@ LIVE: dict[str, tuple[Callable[[int, int], Live], int]] = {
 """Name -> how it is made, players. A seed makes another game of the kind, and other masks."""
 
 
+PLANTED: dict[str, tuple[Callable[[int, int], Live], int]] = {
+    "planted_n100": (planted, 100),
+    "planted_10db_n100": (planted_in_noise, 100),
+}
+"""Those of bench.spex."""
+
+
 @lru_cache(maxsize=8)
 def live(name: str, seed: int) -> Live:
     """Raises SystemExit for a name that nobody knows."""
-    if name not in LIVE:
-        raise SystemExit(f"live game {name!r} is unknown; there is {', '.join(LIVE)}")
-    make, n = LIVE[name]
+    known = LIVE | PLANTED
+    if name not in known:
+        raise SystemExit(f"live game {name!r} is unknown; there is {', '.join(known)}")
+    make, n = known[name]
     return make(n, seed)
