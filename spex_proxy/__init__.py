@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from spex_proxy.library.asking import explain
     from spex_proxy.library.study import Study
+    from spex_proxy.library.zoom import explain_tree
 
-__all__ = ["Study", "__version__", "explain"]
+__all__ = ["Study", "__version__", "explain", "explain_tree"]
 
 __version__ = "0.1.0"
 
-_LIBRARY = {"explain": "spex_proxy.library.asking", "Study": "spex_proxy.library.study"}
+_LIBRARY = {
+    "explain": "spex_proxy.library.asking",
+    "explain_tree": "spex_proxy.library.zoom",
+    "Study": "spex_proxy.library.study",
+}
 
 
 def __getattr__(name: str) -> Any:

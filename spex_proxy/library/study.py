@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from spex_proxy.engine import extremes, interactions, walsh
+from spex_proxy.engine import curves, extremes, interactions, walsh
 from spex_proxy.engine.conclude import Fit
 from spex_proxy.engine.extremes import TIME_LIMIT, Extreme, Smallest
 from spex_proxy.engine.indices import rank_interactions
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
-from spex_proxy.facts.evidence import Evidence
+from spex_proxy.facts.evidence import Evidence, Masks
 from spex_proxy.facts.explanation import Fidelity, Verdict
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.spectrum import Spectrum
@@ -27,6 +28,10 @@ from spex_proxy.study.html import board_page
 
 if TYPE_CHECKING:
     from shapiq import InteractionValues
+
+
+MOST_STEPS = 8
+"""Steps of a deletion curve that its text shows."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -48,6 +53,25 @@ class Extremes:
         what = "keep" if few is found.kept else "remove"
         proven = "proven" if found.is_proven else f"not proven: another set may go {found.gap:.3g} further"
         return f"{found.value:+.4g}  {what} {cut(', '.join(self.names[player] for player in few))}  ({proven})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Curves:
+    """Deletion and insertion, in one order."""
+
+    names: tuple[str, ...]
+    """The most important first."""
+    deletion: curves.Curve
+    insertion: curves.Curve
+    is_measured: bool
+    """False: the values are the spectrum's predictions."""
+
+    def __repr__(self) -> str:
+        said = "measured" if self.is_measured else "as predicted"
+        lines = [f"{said}: area under deletion {self.deletion.area:.3f}, under insertion {self.insertion.area:.3f}"]
+        for removed, value in enumerate(self.deletion.values[: 1 + MOST_STEPS]):
+            lines.append(f"{value:+10.4g}  {'all' if not removed else f'without {cut(self.names[removed - 1])}'}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -130,6 +154,29 @@ class Study:
     def sufficient(self, threshold: float = 0.0, *, time_limit: float = TIME_LIMIT) -> Smallest:
         """The fewest players that alone hold the value on its side of the threshold."""
         return extremes.sufficient(self.spectrum, threshold, time_limit=time_limit)
+
+    def curves(self, value_function: Callable[[Masks], ArrayLike] | None = None) -> Curves:
+        """What becomes of the value when players leave, or come, in the order of their importance.
+
+        Measured with the `value_function` that was explained (2 n + 2 values); without it, as the spectrum predicts.
+        """
+        order = curves.importance(self.spectrum)
+
+        def along(masks: Masks) -> curves.Curve:
+            values = self.predict(masks) if value_function is None else np.asarray(value_function(masks.copy()))
+            return curves.Curve(masks, values.astype(np.float64))
+
+        deleted, inserted = along(curves.deletion_masks(order)), along(curves.insertion_masks(order))
+        return Curves(tuple(self.names[at] for at in order), deleted, inserted, value_function is not None)
+
+    def removal(self, r: int, value_function: Callable[[Masks], ArrayLike] | None = None) -> float:
+        """Removal(r): by which share of v(N) the value moves when the r players that matter most are removed together.
+
+        Measured with the `value_function`; without it, as the spectrum predicts.
+        """
+        masks = np.stack([np.ones(self.n_players, dtype=np.bool_), curves.removal_mask(self.spectrum, r)])
+        values = self.predict(masks) if value_function is None else np.asarray(value_function(masks))
+        return curves.removal(float(values[0]), float(values[1]))
 
     def plot(self, k: int = 12) -> Drawing:
         """A picture (SVG) of the `k` strongest players and of the strongest groups; a notebook shows it."""

@@ -169,3 +169,18 @@ def test_shapiq_gets_the_same_numbers(study, monkeypatch):
     assert found.baseline_value == pytest.approx(value(np.zeros((1, 6)))[0])
     for players, number in found.interaction_lookup.items():
         assert found.values[number] == pytest.approx(ours[players] if players else found.values[number])
+
+
+def test_curves_follow_the_order_of_importance(study):
+    measured, predicted = study.curves(value), study.curves()
+    assert measured.names[:2] == tuple(HOSTILE[:2])
+    assert measured.deletion.values == pytest.approx(predicted.deletion.values)
+    assert measured.deletion.values[:3] == pytest.approx([1.25, -0.75, -0.75])
+    assert measured.insertion.values[-1] == pytest.approx(1.25)
+    assert repr(measured).startswith("measured: area under deletion")
+    assert repr(predicted).startswith("as predicted")
+
+
+def test_removal_is_measured_and_predicted_alike(study):
+    assert study.removal(1) == pytest.approx(study.removal(1, value)) == pytest.approx(2.0 / 1.25)
+    assert study.removal(0) == 0
