@@ -20,28 +20,28 @@ def folder(tmp_path, sparse_game, small_trees):
     return tmp_path
 
 
-@pytest.mark.slow
 def test_json_is_one_object_a_line(folder, capsys):
-    given = ["--games", str(folder), "--methods", "stack,proxyspex", "--budgets", "40,60", "--seeds", "0,1", "--json"]
-    faithfulness.main(given)
+    faithfulness.main(
+        ["--games", str(folder), "--methods", "proxyspex", "--budgets", "40,6n", "--seeds", "0,1", "--json"]
+    )
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert len(lines) == 8
     for line in lines:
         assert list(line) == ["game", "method", "masks", "seed", "r2", "fit_seconds"]
         assert line["game"] == "made_up"
         assert 0.5 < line["r2"] <= 1
-    assert {(line["method"], line["masks"], line["seed"]) for line in lines} == {
-        (method, masks, seed) for method in ("stack", "proxyspex") for masks in (40, 60) for seed in (0, 1)
-    }
+    assert [(line["method"], line["masks"], line["seed"]) for line in lines] == [
+        ("proxyspex", masks, seed) for masks in (40, 60) for seed in (0, 1)
+    ]
 
 
 def test_the_table_names_every_cell(folder, capsys):
-    faithfulness.main(
-        ["--games", str(folder), "--methods", "stack", "--budgets", "40", "--seeds", "0", "--live", ""]
-    )
+    given = ["--games", str(folder), "--methods", "stack,proxyspex", "--budgets", "40", "--seeds", "0", "--live", ""]
+    faithfulness.main(given)
     printed = capsys.readouterr().out
-    assert "made_up" in printed
-    assert "geometric mean of 1 - R2 over all 1 fits" in printed
+    assert "| made_up, 40 |" in printed
+    assert "stack: geometric mean of 1 - R2 over all 1 fits" in printed
+    assert "proxyspex: geometric mean of 1 - R2 over all 1 fits" in printed
+    assert "no peer is recorded for these games" in printed
 
 
 @pytest.mark.parametrize(
