@@ -72,7 +72,7 @@ class Desk:
         counters = Counters()
         intake = Intake(
             save=save,
-            choose=sampler(1.0, 1.0).choose,
+            choose=sampler(1.0, 1.0, self.recipe).choose,
             trace=lambda c: self.telemetry.request_span(c.exchange, c.traceparent, c.tracestate),
             counters=counters,
         )

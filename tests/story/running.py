@@ -36,9 +36,14 @@ class Proxy:
         return self.outcomes[-1] if self.outcomes else None
 
 
-def sampler(capture: float, explain: float) -> Sampler:
+def sampler(
+    capture: float, explain: float, recipe: Recipe | None = None, *, exact_token_ids: bool = False
+) -> Sampler:
     """One rule for everything."""
-    book = RuleBook("sha256:test", (Rule("all", When(), capture, explain, Recipe(segmenter="auto")),))
+    rule = Rule(
+        "all", When(), capture, explain, recipe or Recipe(segmenter="auto"), exact_token_ids=exact_token_ids
+    )
+    book = RuleBook("sha256:test", (rule,))
     return Sampler(lambda: book, SECRET)
 
 
@@ -61,6 +66,7 @@ def relay(
     watcher: AnyWatcher | None = None,
     offer: Callable[[RawExchange | Skipped], bool] | None = None,
     counters: Counters | None = None,
+    exact_token_ids: bool = False,
 ) -> Iterator[Proxy]:
     counters = counters or Counters()
     budget = TapBudget(1 << 26)
@@ -70,7 +76,8 @@ def relay(
         outcomes.append(outcome)
         return True
 
-    own = Watcher(sampler(capture_rate, 0.0), limits or TapLimits(), budget, offer or record)
+    rules = sampler(capture_rate, 0.0, exact_token_ids=exact_token_ids)
+    own = Watcher(rules, limits or TapLimits(), budget, offer or record, counters.add)
     house = House([upstream_url], watcher or own, counters, connect_timeout_s=2.0)
     started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 

@@ -146,9 +146,10 @@ class Upstream:
             self.live -= 1
 
     async def _answer(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        if ECHO in await self._respond(seen):
-            return await self._echo(seen, reader, writer)
-        script = asyncio.create_task(self._play(seen, writer))
+        steps = await self._respond(seen)
+        if ECHO in steps:
+            return await self._echo(steps, reader, writer)
+        script = asyncio.create_task(self._play(steps, seen, writer))
         leaving = asyncio.create_task(self._peer_leaves(reader))
         try:
             await asyncio.wait((script, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -161,8 +162,8 @@ class Upstream:
                 task.cancel()
             await asyncio.gather(script, leaving, return_exceptions=True)
 
-    async def _echo(self, seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        writer.writelines([step for step in await self._respond(seen) if isinstance(step, bytes)])
+    async def _echo(self, steps: Sequence[Step], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.writelines([step for step in steps if isinstance(step, bytes)])
         while data := await reader.read(65536):
             writer.write(data)
             await writer.drain()
@@ -177,8 +178,8 @@ class Upstream:
             return
         assert not data, f"the peer sent more before it was answered: {data!r}"
 
-    async def _play(self, seen: Seen, writer: asyncio.StreamWriter) -> bool:
-        for step in await self._respond(seen):
+    async def _play(self, steps: Sequence[Step], seen: Seen, writer: asyncio.StreamWriter) -> bool:
+        for step in steps:
             if isinstance(step, bytes):
                 for start in range(0, len(step), 65536):
                     piece = step[start : start + 65536]
