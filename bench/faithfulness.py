@@ -11,6 +11,7 @@ the order of fitting: game, method, masks, seed, r2, fit_seconds; live games are
 tools and stays as it is; it needs no peer.
 
 Live games (bench/games.py) answer any mask, for methods that bring their own. A seed makes the game and the masks.
+One of them needs scikit-learn and is left out without it.
 
 Peers need an interpreter that has them (shapiq: Python 3.12 or newer). Their figures stand in
 bench/peers.json; delete it to have all of them recorded again.
@@ -154,10 +155,9 @@ def report(found: Sequence[Cell], alive: Sequence[Cell], arguments: argparse.Nam
     if alive:
         parts.append(table.live([*alive, *other]))
     if stored["about"]:
-        packages = stored["about"]["packages"]
-        parts.append(
-            f"peers: shapiq {packages.get('shapiq')}, Python {stored['about']['python']}, {stored['about']['date']}"
-        )
+        about = stored["about"]
+        when = f"recorded {about['begun']} to {about['date']}"
+        parts.append(f"peers: shapiq {about['packages'].get('shapiq')}, Python {about['python']}, {when}")
     return "\n\n".join(parts)
 
 
@@ -170,15 +170,16 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     def numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
 
+    def names(text: str) -> list[str]:
+        return [name for name in text.split(",") if name]
+
     fits = [method for method in METHODS if method not in OWN_MASKS]
     parser = argparse.ArgumentParser(prog="python -m bench.faithfulness", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--games", type=Path, default=Path("../shared/games"), help="folder of recorded games")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=fits[::-1], help=", ".join(fits))
     parser.add_argument("--budgets", type=budget_list, default=list(BUDGETS), help=f"masks ({','.join(BUDGETS)})")
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2, 3, 4], help="orders of training rows (0,1,2,3,4)")
-    parser.add_argument(
-        "--live", type=lambda text: [name for name in text.split(",") if name], default=list(games.LIVE)
-    )
+    parser.add_argument("--live", type=names, default=games.can_be_made(), help="live games; '' for none")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     parser.add_argument(
         "--peers", metavar="PYTHON", help="an interpreter with shapiq: record the peers' missing figures"

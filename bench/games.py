@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 
@@ -217,6 +218,11 @@ LIVE: dict[str, tuple[Callable[[int, int], Live], int]] = {
     "digits_live_n40": (digits, 40),
 }
 """Name -> how it is made, players. A seed makes another game of the kind, and other masks."""
+
+
+def can_be_made() -> list[str]:
+    """All of them where scikit-learn is installed, else those that need nothing."""
+    return [name for name in LIVE if LIVE[name][0] is not digits or find_spec("sklearn")]
 
 
 PLANTED: dict[str, tuple[Callable[[int, int], Live], int]] = {

@@ -65,7 +65,9 @@ def read(path: Path = RECORD) -> dict[str, Any]:
 def write(about: dict[str, Any], cells: Iterable[dict[str, Any]], path: Path = RECORD) -> None:
     """One cell a line, sorted, so that a new record differs where figures do."""
     lines = ",\n".join(json.dumps(cell) for cell in sorted(cells, key=key))
-    path.write_text(f'{{"about": {json.dumps(about, indent=1)},\n"cells": [\n{lines}\n]}}\n')
+    partial = path.with_suffix(".partial")
+    partial.write_text(f'{{"about": {json.dumps(about, indent=1)},\n"cells": [\n{lines}\n]}}\n')
+    partial.replace(path)
 
 
 def record(python: str, wanted: Sequence[dict[str, Any]], path: Path = RECORD) -> None:
@@ -78,8 +80,9 @@ def record(python: str, wanted: Sequence[dict[str, Any]], path: Path = RECORD) -
         stored = read(path)
         same = {name: stored["about"].get(name) for name in peer.versions} == peer.versions
         have = {key(cell): cell for cell in stored["cells"]} if same else {}
-        begun = stored["about"].get("date") if same else None
-        about = {**peer.versions, "platform": platform(), "date": begun or f"{datetime.now(UTC):%Y-%m-%d}"}
+        today = f"{datetime.now(UTC):%Y-%m-%d}"
+        begun = stored["about"].get("begun", today) if same else today
+        about = {**peer.versions, "platform": platform(), "begun": begun, "date": today}
         about["command"] = "python -m bench.faithfulness --peers PYTHON"
         for number, request in enumerate(wanted):
             known = have.get(key(request))
