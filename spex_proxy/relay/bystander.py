@@ -16,6 +16,7 @@ from spex_proxy.facts.exchange import Headers, RawExchange, RequestHead, Skipped
 from spex_proxy.flows.relay import may_be_watched, new_request_id
 from spex_proxy.ports.counters import Counters
 from spex_proxy.relay.heads import Request, pairs
+from spex_proxy.wire.rewriting import Rewriter
 from spex_proxy.wire.tap import Ending, Tap
 
 _LOG = logging.getLogger(__name__)
@@ -60,6 +61,11 @@ class Bystander:
     @property
     def is_watching(self) -> bool:
         return self._tap is not None
+
+    @property
+    def rewriter(self) -> Rewriter | None:
+        """Who may change this exchange; None but under a rule with `exact_token_ids`."""
+        return None if self._tap is None else self._tap.rewriter
 
     def begin(self, method: str, path: str, block: bytes) -> None:
         try:

@@ -7,12 +7,13 @@ It is driven from both sides by callbacks, without a task of its own, and ends e
 from __future__ import annotations
 
 import logging
-from typing import Protocol
 
 from spex_proxy.relay.answers import DISCONNECTED, INVALID, RELAY_FAULT, TARGET, OwnAnswer, answer_for
 from spex_proxy.relay.bystander import Bystander, watch
+from spex_proxy.relay.caller import Caller
 from spex_proxy.relay.heads import CHUNKED, TO_THE_END, BadMessage, Request, Response, pairs
 from spex_proxy.relay.house import House
+from spex_proxy.relay.rewritten import Rewritten
 from spex_proxy.relay.upstream import Upstream
 from spex_proxy.wire.tap import Ending
 
@@ -24,34 +25,12 @@ _MOST_WAITING = 256 * 1024
 """Bytes of a body that may wait for the connection to the upstream."""
 
 
-class Caller(Protocol):
-    """The client's connection, as an exchange sees it."""
-
-    is_full: bool
-    """The client does not read as fast as the upstream writes."""
-
-    def write(self, data: bytes) -> None:
-        """Towards the client."""
-
-    def pause_upload(self, wanted: bool) -> None:
-        """Read no more of the client's body for now; or read on."""
-
-    def become_tunnel(self, first: bytes) -> None:
-        """Write this; from now on all bytes belong to the tunnel."""
-
-    def break_off(self, *, framed: bool) -> None:
-        """End an answer so that the client sees that something is missing."""
-
-    def exchange_over(self, *, keeps: bool) -> None:
-        """The exchange has ended; `keeps`: the connection may serve another."""
-
-
 class Exchange:
     """Begins when the request's head is complete."""
 
     __slots__ = (
-        "_beside", "_house", "_is_over", "_is_retried", "_keeps_client", "_outcome", "_response", "_waiting",
-        "_waiting_size", "_wraps", "body_complete", "client", "request", "upstream", "wants_payloads",
+        "_beside", "_house", "_is_over", "_is_retried", "_keeps_client", "_outcome", "_response", "_rewritten",
+        "_waiting", "_waiting_size", "_wraps", "body_complete", "client", "request", "upstream", "wants_payloads",
     )  # fmt: skip
 
     def __init__(self, house: House, client: Caller, request: Request) -> None:
@@ -71,6 +50,8 @@ class Exchange:
         self._is_retried = self._is_over = False
         self._outcome = ""
         self._beside: Bystander | None = None
+        self._rewritten: Rewritten | None = None
+        """None nearly always: bytes pass as they are."""
         self.wants_payloads = not request.minor
 
     def begin(self) -> None:
@@ -82,6 +63,10 @@ class Exchange:
         self._beside = watch(self._house.watcher, self._house.counters, request)
         if self._beside is not None:
             self.wants_payloads = True
+            if self._beside.rewriter is not None:
+                self._rewritten = Rewritten(self._beside.rewriter, request)
+                if self.body_complete:
+                    self._rewritten.gather(b"", b"", is_last=True)
         self._house.pool.acquire(self)
 
     # ---- the way up
@@ -94,14 +79,24 @@ class Exchange:
         upstream.serve(self)
         if self.client.is_full:
             upstream.set_reading(False)
-        address = upstream.replica.address
-        upstream.write(self.request.bytes_for(address.prefix, address.authority))
+        if self.request.expects_continue and not self.body_complete and not self._waiting:
+            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._rewritten is None or self._rewritten.is_ready:
+            self._send_up(upstream)
+
+    def _send_up(self, upstream: Upstream) -> None:
+        address, rewritten = upstream.replica.address, self._rewritten
+        head = self.request.bytes_for(address.prefix, address.authority)
+        if rewritten is not None:
+            self._waiting = rewritten.up + self._waiting
+            head = rewritten.head(head)
+            if rewritten.is_passing:
+                self._rewritten = None
+        upstream.write(head)
         for piece in self._waiting:
             upstream.write(piece)
         if self._waiting_size > _MOST_WAITING:
             self.client.pause_upload(False)
-        if self.request.expects_continue and not self.body_complete and not self._waiting:
-            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         self._waiting.clear()
 
     def not_connected(self, error: BaseException) -> None:
@@ -113,7 +108,12 @@ class Exchange:
 
     def send_body(self, wire: bytes, payload: bytes) -> None:
         """A piece of the request's body: framed for the upstream, and what is in it."""
-        if self.upstream is not None:
+        rewritten = self._rewritten
+        if rewritten is not None and not rewritten.is_ready:
+            is_ready = rewritten.gather(wire, payload, is_last=self.body_complete)
+            if is_ready and self.upstream is not None:
+                self._send_up(self.upstream)
+        elif self.upstream is not None:
             self.upstream.write(wire)
         else:
             self._waiting.append(wire)
@@ -134,13 +134,19 @@ class Exchange:
             self.client.write(b"HTTP/1.1 %d%b%b\r\n\r\n" % (response.status, response.reason, response.passing))
 
     def answer_started(self, response: Response) -> None:
+        if self._rewritten is None or self._rewritten.begins(response):
+            self._write_head(response)
+        if self._beside is not None:
+            self._beside.response_start(response.status, pairs(response.block))
+
+    def _write_head(self, response: Response) -> None:
         self._response = response
         keeps = self._keeps_client and self.body_complete and not self._house.is_draining
         framing = b""
         if response.length in (CHUNKED, TO_THE_END):
             if self.request.minor:
                 framing = b"\r\nTransfer-Encoding: chunked"
-                self._wraps = response.length == TO_THE_END
+                self._wraps = response.length == TO_THE_END or self._rewritten is not None
             else:
                 keeps = False
         self._keeps_client = keeps
@@ -151,22 +157,29 @@ class Exchange:
         if self._beside is not None:
             framing += b"\r\nx-spex-request-id: " + self._beside.request_id.encode("ascii")
         self.client.write(b"HTTP/1.1 %d%b%b%b\r\n\r\n" % (response.status, response.reason, response.passing, framing))
-        if self._beside is not None:
-            self._beside.response_start(response.status, pairs(response.block))
 
     def answer_plain(self, data: bytes) -> None:
-        self.client.write(data)
+        if self._rewritten is None:
+            self.client.write(data)
+        else:
+            self._write_rewritten(*self._rewritten.feed(data))
         if self._beside is not None:
             self._beside.response_chunk(data)
 
     def answer_to_the_end(self, data: bytes) -> None:
-        self.client.write(b"%x\r\n%b\r\n" % (len(data), data) if self._wraps else data)
+        if self._rewritten is None:
+            self._write_framed(data)
+        else:
+            self._write_rewritten(*self._rewritten.feed(data))
         if self._beside is not None:
             self._beside.response_chunk(data)
 
     def answer_chunks(self, raw: bytes, payloads: list[bytes] | None) -> None:
         """`raw` is a piece of a chunked body, `payloads` what is in it, if that is wanted."""
-        if self.request.minor:
+        if self._rewritten is not None:
+            for payload in payloads or ():
+                self._write_rewritten(*self._rewritten.feed(payload))
+        elif self.request.minor:
             self.client.write(raw)
         elif payloads:
             self.client.write(b"".join(payloads))
@@ -174,9 +187,20 @@ class Exchange:
             for payload in payloads:
                 self._beside.response_chunk(payload)
 
+    def _write_rewritten(self, head: Response | None, data: bytes) -> None:
+        if head is not None:
+            self._write_head(head)
+        if data:
+            self._write_framed(data)
+
+    def _write_framed(self, data: bytes) -> None:
+        self.client.write(b"%x\r\n%b\r\n" % (len(data), data) if self._wraps else data)
+
     def answer_ended(self, *, reusable: bool) -> None:
         upstream, self.upstream = self.upstream, None
         assert upstream is not None
+        if self._rewritten is not None:
+            self._write_rewritten(*self._rewritten.finish())
         assert self._response is not None
         if self._wraps:
             self.client.write(b"0\r\n\r\n")
