@@ -1,0 +1,111 @@
+"""Trouble that lasts, or that no clock can be trusted in: with the settings and the clocks that production has."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from spex_proxy.store.connect import BUSY_SECONDS
+from tests.story.jobs.factory import MASKS, Factory
+
+pytestmark = pytest.mark.timeout(300)
+
+LOCKED_S = 60.0
+HOUR_S = 3600
+_FAKE_CLOCK = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
+@contextmanager
+def locked(factory: Factory) -> Iterator[None]:
+    """Nobody else can write: on SQLite to the whole store, on PostgreSQL to what workers keep and claim."""
+    if factory.is_sqlite:
+        file = str(factory.store.url.database)
+        with closing(sqlite3.connect(file, isolation_level=None, timeout=30)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.execute("ROLLBACK")
+    else:
+        with factory.store.begin() as connection:
+            connection.exec_driver_sql("LOCK TABLE outbox, evidence_blocks, explanations IN ACCESS EXCLUSIVE MODE")
+            yield
+
+
+@pytest.mark.slow
+def test_a_store_that_is_locked_for_a_minute(factory: Factory) -> None:
+    """Twice as long as a writer waits. What was answered before and meanwhile is stored, and not asked again."""
+    assert LOCKED_S >= 2 * BUSY_SECONDS
+    factory.model.delay_s = 0.1
+    factory.ask(3)
+    with factory.worker() as worker:
+        factory.wait_asked(8)
+        with locked(factory):
+            time.sleep(LOCKED_S)
+            asked = len(factory.model.asked)
+        factory.wait_done(3, within_s=120)
+        assert worker.stop() == 0
+    factory.assert_adds_up()
+    assert len(factory.model.asked) == 3 * MASKS
+    assert asked < 3 * MASKS, "it was locked before they were done"
+
+
+class Clock:
+    """The wall clock that a process sees; what it measures durations with goes on as ever."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock"
+        self.set(0)
+
+    def set(self, offset_s: int) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{offset_s:+d}")
+        new.replace(self._file)
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "LD_PRELOAD": str(_FAKE_CLOCK[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "DONT_FAKE_MONOTONIC": "1",  # the name that older versions know
+        }
+
+
+@pytest.fixture
+def clock(tmp_path: Path) -> Clock:
+    if not _FAKE_CLOCK:
+        pytest.skip("no libfaketime: apt-get install libfaketime")
+    return Clock(tmp_path)
+
+
+@pytest.mark.parametrize("jumps", [(HOUR_S, 0), (-HOUR_S, 0), (HOUR_S, -HOUR_S)], ids=["ahead", "back", "both"])
+def test_the_clock_of_a_machine_jumps(factory: Factory, clock: Clock, jumps: tuple[int, int]) -> None:
+    """By an hour, twice, under a worker in mid-explanation: nothing is asked again, nobody is held for dead."""
+    factory.model.delay_s = 0.1
+    factory.ask(2)
+    with factory.worker(clock.environment()) as worker:
+        factory.wait_asked(8)
+        clock.set(jumps[0])
+        factory.wait_asked(32)
+        clock.set(jumps[1])
+        factory.wait_done(2)
+        assert worker.stop() == 0
+    factory.assert_adds_up(clocks_agree=False)
+    assert len(factory.model.asked) == 2 * MASKS, "each reading was asked once"
+
+
+def test_the_clock_that_tests_set_is_seen_by_a_process(clock: Clock) -> None:
+    """Or the story above would prove nothing."""
+    clock.set(HOUR_S)
+    ask = [sys.executable, "-c", "import time; print(time.time(), time.monotonic())"]
+    said = subprocess.run(ask, env=os.environ | clock.environment(), capture_output=True, text=True, check=True).stdout
+    wall, monotonic = map(float, said.split())
+    assert wall - time.time() == pytest.approx(HOUR_S, abs=30)
+    assert abs(monotonic - time.monotonic()) < 30
