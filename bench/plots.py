@@ -17,7 +17,8 @@ STYLE = (
     "svg{background:#fff}@media(prefers-color-scheme:dark){text{fill:#ddd}.small{fill:#aaa}.grid{stroke:#555}"
     "svg{background:#16181c}}</style>"
 )
-ROW, LEFT, WIDTH, TOP = 20, 190, 480, 54
+GRID = 'class="grid"'
+ROW, LEFT, WIDTH, TOP = 20, 150, 520, 58
 
 
 def write(folder: Path, ours: Cells, stored: Cells) -> list[Path]:
@@ -41,7 +42,7 @@ def text(x: float, y: float, words: str, more: str = "") -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" {more}>{escape(words)}</text>'
 
 
-def line(x1: float, y1: float, x2: float, y2: float, more: str = 'class="grid"') -> str:
+def line(x1: float, y1: float, x2: float, y2: float, more: str = GRID) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {more}/>'
 
 
@@ -64,14 +65,16 @@ def legend(y: float, methods: Sequence[str]) -> list[str]:
 def by_cell(ours: Cells, peers: Cells) -> str:
     """A row for each game and number of masks, R2 along it: the peer and our methods, medians over seeds."""
     mine, theirs = medians(ours), medians(peers)
-    rows = list(dict.fromkeys((cell["game"], cell["masks"]) for cell in ours))
+    rows = sorted({(cell["game"], cell["masks"]) for cell in ours})
     methods = [name for name in INK if name != "peer" and any(key[2] == name for key in mine)]
     bottom = TOP + ROW * len(rows)
 
     def at(r2: float) -> float:
         return LEFT + WIDTH * float(np.clip(r2, 0.0, 1.0))
 
-    body = [text(LEFT, 18, "R2 on masks that nobody fitted; medians over five seeds"), *legend(38, ["peer", *methods])]
+    seeds = len({cell["seed"] for cell in ours})
+    head = f"R2 on masks that nobody fitted, by game and number of masks; medians over {seeds} seeds"
+    body = [text(10, 18, head), *legend(40, ["peer", *methods])]
     for tick in np.linspace(0, 1, 6):
         body += [
             line(at(tick), TOP, at(tick), bottom),
@@ -103,24 +106,25 @@ def by_budget(ours: Cells, peers: Cells) -> str:
         if players and (game, masks, PEER) in theirs and (game, masks, "stack") in mine:
             ratio = left(mine[game, masks, "stack"].of("r2"), theirs[game, masks, PEER].of("r2"))
             points.setdefault(game, []).append((masks / players, ratio))
-    high, size = 300.0, 520.0
+    high, size = 340.0, 520.0
 
     def x_of(each: float) -> float:
         return 60 + size * float(np.log(each / 2) / np.log(32))
 
     def y_of(ratio: float) -> float:
-        return 40 + high * float(-np.log(np.clip(ratio, 0.03, 1.2) / 1.2) / np.log(1.2 / 0.03))
+        return 40 + high * float(-np.log(np.clip(ratio, 0.05, 1.1) / 1.1) / np.log(1.1 / 0.05))
 
     body: list[str] = [
-        text(60, 18, "Unexplained variance: stack over shapiq ProxySPEX on the same masks (log scale; lower is better)")
+        text(10, 18, "1 - R2 of stack over that of shapiq ProxySPEX on the same masks; log scale, lower is better")
     ]
-    for tick in (0.05, 0.1, 0.2, 0.4, 0.55, 1.0):
+    for tick in (0.05, 0.1, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0):
         body += [
-            line(60, y_of(tick), 60 + size, y_of(tick)),
+            line(60, y_of(tick), 60 + size, y_of(tick), 'stroke="#888" stroke-width="1.5"' if tick == 1.0 else GRID),
             text(52, y_of(tick) + 4, f"{tick:g}", 'text-anchor="end" class="small"'),
         ]
     for each in (2, 4, 8, 16, 32, 64):
         body.append(text(x_of(each), 60 + high, f"{each}n", 'text-anchor="middle" class="small"'))
+    body.append(text(60 + size / 2, 80 + high, "masks, in multiples of the players n", 'text-anchor="middle"'))
     colours: Any = ("#b3261e", "#3a7ca5", "#9a6b00", "#5b8c5a", "#7b5ea7", "#666666")
     for number, (game, found) in enumerate(points.items()):
         colour, ordered = colours[number % len(colours)], sorted(found)
@@ -128,4 +132,4 @@ def by_budget(ours: Cells, peers: Cells) -> str:
         body.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         body += [mark(x_of(each), y_of(ratio), colour, f"{game}: {ratio:.2f}") for each, ratio in ordered]
         body += [mark(70 + size, 50 + 20.0 * number, colour, game), text(80 + size, 54 + 20.0 * number, game)]
-    return frame(size + 220, high + 76, "Unexplained variance against the peer's", body)
+    return frame(size + 220, high + 94, "Unexplained variance against the peer's", body)

@@ -36,7 +36,7 @@ class Middle:
 
     def show(self, name: str, digits: int) -> str:
         found = self.of(name)
-        return "–" if np.isnan(found) else f"{found:.{digits}f}"
+        return "–" if np.isnan(found) else "< -1" if found < -1.0 else f"{found:.{digits}f}"
 
     def failures(self) -> list[str]:
         return [cell["failed"] for cell in self.cells if "failed" in cell]
@@ -84,7 +84,7 @@ def recorded(ours: Cells, peers: Cells, methods: Sequence[str]) -> str:
     head = ["game, masks", *(SHORT[name] for name in columns), *methods]
     head += ["left", "peer, 2N"] * bool(columns) + ["claimed", "inside", *(f"{method}, s" for method in methods)]
     rows = []
-    for game, masks in dict.fromkeys((cell["game"], cell["masks"]) for cell in ours):
+    for game, masks in sorted({(cell["game"], cell["masks"]) for cell in ours}):
         row = [f"{game}, {masks}"]
         row += [theirs.get((game, masks, name), Middle([])).show("r2", 3) for name in columns]
         row += [mine[game, masks, method].show("r2", 3) for method in methods]
