@@ -28,6 +28,7 @@ Name = Annotated[str, Field(min_length=1)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
 SchedulingPolicy = Literal["unknown", "fcfs", "priority"]
+Handoff = Literal["best_effort", "durable"]
 ExplainCallers = Literal["local", "key", "anyone", "nobody"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -76,6 +77,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(4_194_304, gt=0, description="Longest request or answer that is captured, in bytes.")
     queue_items: int = Field(1_024, gt=0, description="Captures that may wait to be stored; more are dropped, counted.")
     queue_bytes: int = Field(67_108_864, gt=0, description="Bytes that waiting captures may hold together.")
+    handoff: Handoff = Field(
+        "best_effort",
+        description="How captures reach the store: best_effort (they wait in memory) or durable (each is on disk "
+        "before its answer ends, so that a killed relay loses none).",
+    )
+    spool: Path = Field(Path("var/spool"), description="Folder for captures under durable hand-off: a local disk.")
+    spool_bytes: int = Field(
+        1_073_741_824, gt=0, description="Bytes that captures may take there; more are dropped, counted."
+    )
 
     segmenter: str = Field(
         "auto", description="What the players are: auto, message, document, sentence, word or a plugin's."

@@ -6,6 +6,10 @@ and never reaches the relay:
 
     offer -> queue -> parse -> choose -> trace -> save, a small batch at a time
 
+With a spool (durable hand-off), what is offered goes to the disk first, and the queue holds where it stands
+there. It waits until it is stored, for as long as that takes; a process that starts finds what others left.
+At every moment, offered + replayed = skipped + dropped + stored + known + waiting.
+
 The store is a callable, so this file knows nothing of SQL; so are telemetry and choice.
 """
 
@@ -16,7 +20,7 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,6 +28,7 @@ from typing import TypeVar
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped, TraceRef
 from spex_proxy.flows.relay import Verdict
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.spool import Spool, Ticket
 from spex_proxy.wire import chat
 
 T = TypeVar("T")
@@ -34,6 +39,8 @@ _ITEM_OVERHEAD = 2048
 
 _FAILURES_THAT_MEAN_DOWN = 3
 """One item that can't be saved spoils its batch; so many in a row mean that the store itself is down."""
+_STRIKES = 3
+"""So many failures of an exchange from the spool, each while the store took others, mean that it is bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,16 @@ class IntakeLimits:
     """Waits between attempts to save; their number bounds the attempts."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """An exchange on its way through the drain."""
+
+    item: RawExchange | Ticket
+    captured: Captured
+
+
 class Intake:
-    """The bounded hand-off. `start()`, then `offer()` from one thread, then `close()`."""
+    """The bounded hand-off. `start()`, then `offer()` or `keep()` from one thread, then `close()`."""
 
     def __init__(
         self,
@@ -76,6 +91,7 @@ class Intake:
         counters: Counters,
         limits: IntakeLimits | None = None,
         project: str = "default",
+        spool: Spool | None = None,
     ) -> None:
         """`save` stores a batch and says what became of it, how often (flows.save.Saved)."""
         self._save = save
@@ -84,91 +100,172 @@ class Intake:
         self._counters = counters
         self._limits = limits or IntakeLimits()
         self._project = project
-        self._queue: queue.SimpleQueue[RawExchange | None] = queue.SimpleQueue()
-        # Each number has one writing thread (offered: the relay's, done: the drain's), so no lock is
-        # needed, and the relay never waits for one.
-        self._offered = self._offered_bytes = 0
-        self._done = self._done_bytes = 0
+        self._spool = spool
+        self._queue: queue.SimpleQueue[RawExchange | Ticket | None] = queue.SimpleQueue()
+        # Each number has one writing thread, so no lock is needed, and the relay never waits for one: taken is
+        # the relay's, queued and lost the relay's or the spool's, replayed, done and finished the drain's.
+        self._taken = self._lost = self._replayed = self._done = 0
+        self._queued = self._queued_bytes = self._finished = self._finished_bytes = 0
+        """Of those that wait in memory only."""
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._drain, name="spex-intake", daemon=True)
         counters.watch("intake_queue_items", lambda: self.waiting)
-        counters.watch("intake_queue_bytes", lambda: self._offered_bytes - self._done_bytes)
+        counters.watch("intake_queue_bytes", self._bytes_in_memory)
 
     @property
     def waiting(self) -> int:
-        """Exchanges that were taken and are neither saved nor given up yet."""
-        return self._offered - self._done
+        """Exchanges that were taken, or found, and are neither saved nor given up yet."""
+        return self._taken + self._replayed - self._done - self._lost
 
     def start(self) -> None:
+        if self._spool is not None:
+            self._spool.start(self._arrived)
         self._thread.start()
 
     def offer(self, outcome: RawExchange | Skipped) -> bool:
         """Take it if there is room. Never waits; True if it will be worked on."""
+        if isinstance(outcome, RawExchange) and self._spool is not None:
+            return self.keep(outcome, lambda _: None)
+        self._counters.add("offered_exchanges")
         if isinstance(outcome, Skipped):
             self._counters.add("skipped_exchanges", outcome.reason)
             return False
-        size = _size(outcome)
         if self._closing.is_set():
             return self._drop("closed")
-        if self.waiting >= self._limits.max_items:
-            return self._drop("queue_full")
-        if self._offered_bytes - self._done_bytes + size > self._limits.max_bytes:
-            return self._drop("queue_bytes_full")
-        self._offered += 1
-        self._offered_bytes += size
-        self._queue.put(outcome)
+        if (full := self._fullness(outcome)) is not None:
+            return self._drop(full)
+        self._taken += 1
+        self._enqueue(outcome)
+        return True
+
+    def keep(self, raw: RawExchange, then: Callable[[bool], None]) -> bool:
+        """With a spool: write it there, and say when that is done. Never waits (flows.relay.Hold.keep)."""
+        assert self._spool is not None
+        self._counters.add("offered_exchanges")
+        if self._closing.is_set():
+            return self._drop("closed")
+        self._taken += 1
+        refused = self._spool.put(raw, then)
+        if refused is not None:
+            self._taken -= 1
+            return self._drop(refused)
         return True
 
     def close(self, deadline_s: float) -> int:
-        """Drain for at most `deadline_s`; returns how many were left, which are dropped and counted."""
+        """Drain for at most `deadline_s`; returns how many were left.
+
+        What is left in memory is dropped and counted; what is left in the spool stays there for the next start.
+        """
+        deadline = time.monotonic() + deadline_s
         self._closing.set()
+        if self._spool is not None:
+            self._spool.close(deadline_s)
         self._queue.put(None)
         if self._thread.is_alive():
-            self._thread.join(deadline_s)
-        left = self.waiting
-        if left and not self._abandoned.is_set():
-            self._counters.add("dropped_exchanges", "shutdown", left)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
+        left, in_memory = self.waiting, self._queued - self._finished
+        if in_memory and not self._abandoned.is_set():
+            self._counters.add("dropped_exchanges", "shutdown", in_memory)
+            self._lost += in_memory
+        if not self._abandoned.is_set() and self._spool is not None:
+            self._spool.leave()
         self._abandoned.set()
         return left
+
+    def _fullness(self, raw: RawExchange) -> str | None:
+        """Why there is no room in memory; None if there is."""
+        if self._queued - self._finished >= self._limits.max_items:
+            return "queue_full"
+        if self._queued_bytes - self._finished_bytes + _size(raw) > self._limits.max_bytes:
+            return "queue_bytes_full"
+        return None
+
+    def _enqueue(self, raw: RawExchange) -> None:
+        self._queued += 1
+        self._queued_bytes += _size(raw)
+        self._queue.put(raw)
+
+    def _arrived(self, item: RawExchange | Ticket) -> None:
+        """From the spool's thread: it is on disk; or it could not be written, then memory is what is left."""
+        if isinstance(item, Ticket):
+            self._queue.put(item)
+        elif (full := self._fullness(item)) is not None:
+            self._lost += 1
+            self._drop(full)
+        else:
+            self._enqueue(item)
+
+    def _bytes_in_memory(self) -> int:
+        unwritten = self._spool.unwritten_bytes if self._spool is not None else 0
+        return self._queued_bytes - self._finished_bytes + unwritten
 
     def _drop(self, reason: str, count: int = 1) -> bool:
         self._counters.add("dropped_exchanges", reason, count)
         return False
 
-    # ---- below: the drain thread only ----
+    # ---- below: the drain thread only
 
     def _drain(self) -> None:
-        while not self._abandoned.is_set():
-            raws, is_last = self._next_batch()
-            captured = [c for raw in raws if (c := self._capture(raw)) is not None]
-            if captured:
-                self._store(captured)
-            self._done_bytes += sum(map(_size, raws))
-            self._done += len(raws)
-            if is_last:
-                return
+        if self._spool is not None:
+            self._contained("replay", "start", self._replay)
+        is_last = False
+        while not (is_last or self._abandoned.is_set()):
+            items, is_last = self._next_batch()
+            batch = [work for item in items if (work := self._work_on(item)) is not None]
+            if batch:
+                self._store(batch)
 
-    def _next_batch(self) -> tuple[list[RawExchange], bool]:
+    def _replay(self) -> None:
+        assert self._spool is not None
+        for ticket in self._spool.replay():
+            self._replayed += 1
+            self._counters.add("replayed_exchanges")
+            self._queue.put(ticket)
+
+    def _next_batch(self) -> tuple[list[RawExchange | Ticket], bool]:
         """Wait for one, then a little longer for more. True when the queue was closed."""
-        batch: list[RawExchange] = []
+        batch: list[RawExchange | Ticket] = []
         deadline = 0.0
         while len(batch) < self._limits.batch:
             try:
                 wait = max(0.0, deadline - time.monotonic()) if batch else None
-                raw = self._queue.get(timeout=wait)
+                item = self._queue.get(timeout=wait)
             except queue.Empty:
                 break
-            if raw is None:
+            if item is None:
                 return batch, True
             if not batch:
                 deadline = time.monotonic() + self._limits.linger_s
-            batch.append(raw)
+            batch.append(item)
         return batch, False
+
+    def _work_on(self, item: RawExchange | Ticket) -> _Work | None:
+        """What is to be stored of it; None if nothing is, and then it is done with."""
+        captured = None
+        raw = self._contained("spool", "unread", item.read) if isinstance(item, Ticket) else item
+        if raw is None:
+            self._drop("spool_unreadable")
+        else:
+            captured = self._capture(raw)
+        if captured is None:
+            self._finish(item)
+            return None
+        return _Work(item, captured)
+
+    def _finish(self, item: RawExchange | Ticket) -> None:
+        """Saved or given up."""
+        if isinstance(item, RawExchange):
+            self._finished += 1
+            self._finished_bytes += _size(item)
+        elif self._spool is not None:
+            self._spool.done(item)
+        self._done += 1
 
     def _capture(self, raw: RawExchange) -> Captured | None:
         """Understand one exchange, decide on it, and give it its span."""
-        exchange = self._contained("parse", raw, lambda: chat.parse(raw, self._project))
+        request = raw.head.id
+        exchange = self._contained("parse", request, lambda: chat.parse(raw, self._project))
         if exchange is None:
             self._drop("fault")
             return None
@@ -177,7 +274,7 @@ class Intake:
             return None
         # Without a verdict, or without a span, an exchange is still worth keeping.
         understood = exchange
-        verdict = self._contained("choose", raw, lambda: self._choose(raw, understood))
+        verdict = self._contained("choose", request, lambda: self._choose(raw, understood))
         verdict = verdict or Verdict(False, "error", 0.0, raw.capture_probability)
         if not verdict.is_kept:
             self._counters.add("skipped_exchanges", "not_sampled")
@@ -187,51 +284,88 @@ class Intake:
             self._counters.add("unexplainable_exchanges", exchange.obstacle)
         exchange = dataclasses.replace(exchange, capture_probability=verdict.capture_probability)
         captured = Captured(exchange, verdict, raw.request_body, *_trace_context(raw.head))
-        span = self._contained("trace", raw, lambda: self._trace(captured))
+        span = self._contained("trace", request, lambda: self._trace(captured))
         return dataclasses.replace(captured, trace=span)
 
-    def _contained(self, place: str, raw: RawExchange, work: Callable[[], T]) -> T | None:
+    def _contained(self, place: str, request: str, work: Callable[[], T]) -> T | None:
         """Do it; a bug (ours, or a plugin's) costs one exchange one thing, never the thread."""
         try:
             return work()
         except Exception:  # noqa: BLE001 - see above
             self._counters.add("faults", place)
-            _LOG.exception("request %s: %s failed; production was served", raw.head.id, place)
+            _LOG.exception("request %s: %s failed; production was served", request, place)
             return None
 
-    def _store(self, batch: list[Captured]) -> None:
-        """Save a batch; again after a while if the store fails; then one by one, so that one bad
-        exchange does not cost the others; then drop what is left."""
-        if any(self._try_save(batch, delay) for delay in (0.0, *self._limits.retry_delays_s)):
-            return
-        failures = 0
-        for position, one in enumerate(batch):
-            if self._abandoned.is_set():
-                return  # close() has counted them
-            if failures >= _FAILURES_THAT_MEAN_DOWN:
-                self._drop("save_failed", len(batch) - position)
+    def _store(self, batch: list[_Work]) -> None:
+        """Save a batch; again after a while if the store fails; then one by one, so that one bad exchange does
+        not cost the others. What then fails is dropped. From a spool it waits on while the store is away, and is
+        dropped only when it has failed several times though the store took something else."""
+        strikes: Counter[str] = Counter()
+        while not self._abandoned.is_set():
+            if any(self._try_save(batch, delay) for delay in (0.0, *self._limits.retry_delays_s)):
                 return
-            if len(batch) > 1 and self._try_save([one], 0.0):
-                failures = 0
-            elif not self._abandoned.is_set():
-                failures += 1
-                self._drop("save_failed")
+            batch = self._one_by_one(batch, strikes)
+            if self._abandoned.is_set() or not batch:
+                return  # close() has counted what is in memory
+            is_lost = [self._spool is None or strikes[work.captured.exchange.id] >= _STRIKES for work in batch]
+            for work, lost in zip(batch, is_lost, strict=True):
+                if lost:
+                    self._drop("save_failed")
+                    self._finish(work.item)
+            batch = [work for work, lost in zip(batch, is_lost, strict=True) if not lost]
+            if not batch:
+                return
+            batch += self._one_more(len(batch))
 
-    def _try_save(self, batch: list[Captured], delay_s: float) -> bool:
+    def _one_by_one(self, batch: list[_Work], strikes: Counter[str]) -> list[_Work]:
+        """Those that could not be saved alone; a strike for each that failed before another one was saved."""
+        waiting, failed = deque(batch), list[_Work]()
+        in_a_row = 0
+        while waiting and in_a_row < _FAILURES_THAT_MEAN_DOWN + (self._spool is not None):
+            # before a spool's exchanges are left to wait, the newest is tried: the others may all be bad
+            one = waiting.pop() if in_a_row == _FAILURES_THAT_MEAN_DOWN else waiting.popleft()
+            if len(batch) > 1 and self._try_save([one], 0.0):
+                in_a_row = 0
+                strikes.update(work.captured.exchange.id for work in failed)
+            else:
+                in_a_row += 1
+                failed.append(one)
+        return failed + list(waiting)
+
+    def _one_more(self, held: int) -> list[_Work]:
+        """Another exchange, if one waits: whether the store takes it shows whose fault a failure is."""
+        if held >= 2 * self._limits.batch:
+            return []
+        try:
+            item = self._queue.get_nowait()
+        except queue.Empty:
+            return []
+        if item is None:
+            self._queue.put(None)
+            return []
+        work = self._work_on(item)
+        return [] if work is None else [work]
+
+    def _try_save(self, batch: list[_Work], delay_s: float) -> bool:
         if delay_s:
             self._counters.add("save_retries")
             self._abandoned.wait(delay_s)
         if self._abandoned.is_set():
             return False
         try:
-            saved = Counter(self._save(batch))
+            saved = Counter(self._save([work.captured for work in batch]))
         except Exception as error:  # noqa: BLE001 - disk full, locked, unreachable: whatever it is, it is counted
             self._counters.add("faults", "save")
             _LOG.warning("%d exchanges could not be saved: %s", len(batch), error)
             return False
-        self._counters.add("stored_exchanges", by=len(batch))
+        if self._abandoned.is_set():
+            return False  # too late: close() has counted them
+        self._counters.add("stored_exchanges", by=len(batch) - saved["known"])
+        self._counters.add("known_exchanges", by=saved["known"])
         self._counters.add("explain_chosen", by=saved["explain"])
         self._counters.add("explain_capped", by=saved["capped"])
+        for work in batch:
+            self._finish(work.item)
         return True
 
 

@@ -156,15 +156,16 @@ class Hold:
     2. When the answer has ended: `tap.finish("complete", ...)`. A Skipped is offered, and nothing waits for it.
        A RawExchange goes to `keep(raw, then)`. The upstream's connection is free from here on.
     3. What waits is written when `then` is called, or when `keep` returned False, or `most_s` after the waiting
-       began, whichever is first: a slow disk costs this one answer so much time and its guarantee (counted as
-       `held_answers`, `late`), never the answer.
+       began, whichever is first: a slow disk costs this one answer so much time and its guarantee, never the
+       answer. The relay counts `held_answers`: `kept`, `unkept` (`then` or `keep` said False), `late`.
     4. If the answer ends otherwise (the client leaves, the upstream breaks off), what waits is written if there
        is still somebody to write to, and the outcome is offered as ever.
     """
 
-    keep: Callable[[RawExchange, Callable[[], None]], bool]
+    keep: Callable[[RawExchange, Callable[[bool], None]], bool]
     """Takes an exchange. Must neither wait nor raise. True: the callback will be called once, from another
-    thread, when the record is on disk or has been given up. False: it was dropped (and counted), none will come."""
+    thread, with True when the record is on disk, with False when it can't be. False: it was dropped (and
+    counted), no call will come. flows.intake.Intake.keep."""
     most_s: float = 0.25
     """Longest wait, in seconds."""
 

@@ -45,7 +45,8 @@ COUNTERS: tuple[Measure, ...] = (
     ),
     Measure(
         "held_answers",
-        "Answers whose end waited for the spool, by outcome: kept, late (it went out unkept after the deadline).",
+        "Answers whose end waited for the spool, by outcome: kept, unkept (the spool can't be written, or is full), "
+        "late (the deadline came first).",
         "outcome",
     ),
     Measure(

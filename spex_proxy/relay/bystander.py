@@ -13,9 +13,10 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from spex_proxy.facts.exchange import Headers, RawExchange, RequestHead, Skipped
-from spex_proxy.flows.relay import may_be_watched, new_request_id
+from spex_proxy.flows.relay import Hold, may_be_watched, new_request_id
 from spex_proxy.ports.counters import Counters
 from spex_proxy.relay.heads import Request, pairs
+from spex_proxy.relay.held import Held
 from spex_proxy.wire.rewriting import Rewriter
 from spex_proxy.wire.tap import Ending, Tap
 
@@ -32,6 +33,11 @@ class Watcher(Protocol):
     @property
     def offer(self) -> Callable[[RawExchange | Skipped], bool]:
         """Takes what the tap saw; must not wait."""
+        ...
+
+    @property
+    def hold(self) -> Hold | None:
+        """Durable hand-off; None lets every answer go out as it comes."""
         ...
 
 
@@ -99,16 +105,32 @@ class Bystander:
             except Exception:  # noqa: BLE001 - see _give_up
                 self._give_up("tap")
 
-    def finish(self, ending: Ending) -> None:
-        """The exchange is over; hand on what was seen. More than one call is harmless."""
+    def sees_end(self, chunk: bytes) -> bool:
+        """Is this where a client has all that it wants? Ask before `response_chunk`."""
+        if self._tap is not None:
+            try:
+                return self._tap.sees_end(chunk)
+            except Exception:  # noqa: BLE001 - see _give_up
+                self._give_up("tap")
+        return False
+
+    def finish(self, ending: Ending, held: Held | None = None) -> bool:
+        """The exchange is over; hand on what was seen. More than one call is harmless.
+
+        True: it went to `held`, whose client gets the end of the answer later.
+        """
         tap = self._tap
         if tap is not None:
             try:
                 outcome = tap.finish(ending, time.monotonic() - self._started)
                 self._tap = None
+                if held is not None and ending == "complete" and isinstance(outcome, RawExchange):
+                    held.keep(outcome)
+                    return True
                 self._watcher.offer(outcome)
             except Exception:  # noqa: BLE001 - see _give_up
                 self._give_up("offer")
+        return False
 
     def _give_up(self, place: str) -> None:
         """Production goes on, whatever we have broken."""

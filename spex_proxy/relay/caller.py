@@ -8,8 +8,10 @@ from typing import Protocol
 class Caller(Protocol):
     """Where the answer goes."""
 
-    is_full: bool
-    """The client does not read as fast as the upstream writes."""
+    @property
+    def is_full(self) -> bool:
+        """The client does not read as fast as the upstream writes."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Towards the client."""

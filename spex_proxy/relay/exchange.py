@@ -12,6 +12,7 @@ from spex_proxy.relay.answers import DISCONNECTED, INVALID, RELAY_FAULT, TARGET,
 from spex_proxy.relay.bystander import Bystander, watch
 from spex_proxy.relay.caller import Caller
 from spex_proxy.relay.heads import CHUNKED, TO_THE_END, BadMessage, Request, Response, pairs
+from spex_proxy.relay.held import Held
 from spex_proxy.relay.house import House
 from spex_proxy.relay.rewritten import Rewritten
 from spex_proxy.relay.upstream import Upstream
@@ -29,13 +30,13 @@ class Exchange:
     """Begins when the request's head is complete."""
 
     __slots__ = (
-        "_beside", "_house", "_is_over", "_is_retried", "_keeps_client", "_outcome", "_response", "_rewritten",
+        "_beside", "_held", "_house", "_is_over", "_is_retried", "_keeps_client", "_outcome", "_response", "_rewritten",
         "_waiting", "_waiting_size", "_wraps", "body_complete", "client", "request", "upstream", "wants_payloads",
     )  # fmt: skip
 
     def __init__(self, house: House, client: Caller, request: Request) -> None:
         self._house = house
-        self.client = client
+        self.client: Caller = client
         self.request = request
         self.upstream: Upstream | None = None
         self.body_complete = not request.length
@@ -50,6 +51,8 @@ class Exchange:
         self._is_retried = self._is_over = False
         self._outcome = ""
         self._beside: Bystander | None = None
+        self._held: Held | None = None
+        """Under durable hand-off: the client, as far as it waits."""
         self._rewritten: Rewritten | None = None
         """None nearly always: bytes pass as they are."""
         self.wants_payloads = not request.minor
@@ -63,6 +66,8 @@ class Exchange:
         self._beside = watch(self._house.watcher, self._house.counters, request)
         if self._beside is not None:
             self.wants_payloads = True
+            if self._house.watcher.hold is not None:
+                self.client = self._held = Held(self.client, self._house.watcher.hold, self._house.counters)
             if self._beside.rewriter is not None:
                 self._rewritten = Rewritten(self._beside.rewriter, request)
                 if self.body_complete:
@@ -158,7 +163,17 @@ class Exchange:
             framing += b"\r\nx-spex-request-id: " + self._beside.request_id.encode("ascii")
         self.client.write(b"HTTP/1.1 %d%b%b%b\r\n\r\n" % (response.status, response.reason, response.passing, framing))
 
+    def answer_ending(self) -> None:
+        if self._held is not None:
+            self._held.begin()
+
+    def _hold_end(self, data: bytes) -> None:
+        """Clients leave at a stream's last event: under durable hand-off it waits, with all that follows."""
+        if self._held is not None and self._beside is not None and self._beside.sees_end(data):
+            self._held.begin()
+
     def answer_plain(self, data: bytes) -> None:
+        self._hold_end(data)
         if self._rewritten is None:
             self.client.write(data)
         else:
@@ -167,6 +182,7 @@ class Exchange:
             self._beside.response_chunk(data)
 
     def answer_to_the_end(self, data: bytes) -> None:
+        self._hold_end(data)
         if self._rewritten is None:
             self._write_framed(data)
         else:
@@ -176,6 +192,8 @@ class Exchange:
 
     def answer_chunks(self, raw: bytes, payloads: list[bytes] | None) -> None:
         """`raw` is a piece of a chunked body, `payloads` what is in it, if that is wanted."""
+        if self._held is not None and payloads:
+            self._hold_end(b"".join(payloads))
         if self._rewritten is not None:
             for payload in payloads or ():
                 self._write_rewritten(*self._rewritten.feed(payload))
@@ -199,6 +217,7 @@ class Exchange:
     def answer_ended(self, *, reusable: bool) -> None:
         upstream, self.upstream = self.upstream, None
         assert upstream is not None
+        self.answer_ending()
         if self._rewritten is not None:
             self._write_rewritten(*self._rewritten.finish())
         assert self._response is not None
@@ -305,6 +324,7 @@ class Exchange:
         self._is_over = True
         self._waiting.clear()
         self._house.counters.add("relayed_requests", outcome)
-        if self._beside is not None:
-            self._beside.finish(ending)
+        is_kept_first = self._beside is not None and self._beside.finish(ending, self._held)
+        if self._held is not None and not is_kept_first:
+            self._held.let_go()
         self.client.exchange_over(keeps=keeps)

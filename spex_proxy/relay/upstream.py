@@ -30,6 +30,9 @@ class Served(Protocol):
     def answer_started(self, response: Response) -> None:
         """The head of the answer."""
 
+    def answer_ending(self) -> None:
+        """The bytes that follow are the last of a body that says where it ends."""
+
     def answer_plain(self, data: bytes) -> None:
         """Of a body with a length."""
 
@@ -200,6 +203,8 @@ class Upstream(asyncio.Protocol):
         if self._chunks is not None:
             payloads: list[bytes] | None = [] if exchange.wants_payloads else None
             end = self._chunks.feed(data, payloads)
+            if end >= 0:
+                exchange.answer_ending()
             exchange.answer_chunks(data if end < 0 or end == len(data) else data[:end], payloads)
             if end >= 0:
                 self._end(exchange, reusable=end == len(data))
@@ -207,6 +212,8 @@ class Upstream(asyncio.Protocol):
             exchange.answer_to_the_end(data)
         else:
             size, left = len(data), self._left
+            if size >= left:
+                exchange.answer_ending()
             if data and left:
                 exchange.answer_plain(data if size <= left else data[:left])
             self._left = max(0, left - size)

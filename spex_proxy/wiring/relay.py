@@ -15,12 +15,13 @@ from spex_proxy import __version__
 from spex_proxy.facts.errors import SpexError
 from spex_proxy.facts.rules import RuleBook
 from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
-from spex_proxy.flows.relay import Sampler, Watcher
+from spex_proxy.flows.relay import Hold, Sampler, Watcher
 from spex_proxy.flows.rules.keep import RulesInForce
 from spex_proxy.flows.save import save_captured
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.aside import in_own_process, on_own_loop
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.spool import Spool, SpoolLimits
 from spex_proxy.relay import House, serve
 from spex_proxy.settings import Settings
 from spex_proxy.store import rules
@@ -114,6 +115,22 @@ def _doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callabl
     )
 
 
+def _spool(settings: Settings, counters: Counters) -> Spool | None:
+    """Of durable hand-off; None under best effort."""
+    if settings.handoff == "best_effort":
+        return None
+    limits = SpoolLimits(max_bytes=settings.spool_bytes, max_unwritten_bytes=settings.queue_bytes)
+    return Spool(settings.spool, counters, limits)
+
+
+def _tell_the_end(left: int, spool: Spool | None, counters: Counters) -> None:
+    """What became of everything that was taken."""
+    where = "dropped" if spool is None else f"kept in {spool.path} for the next start, or dropped if counted so"
+    level = logging.WARNING if left else logging.INFO
+    log.log(level, "relay stopped; %d captures were not stored yet%s", left, f": {where}" if left else "")
+    log.info("counts: %s", counters.snapshot())
+
+
 async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
     """The relay port and the second port, in one process, until `stop` is set."""
     counters, saver, telemetry = Counters(), Saver(settings), make_telemetry(settings)
@@ -126,6 +143,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
         callers=callers(settings),
         project=settings.project,
     )
+    spool = _spool(settings, counters)
     intake = Intake(
         save=saver.save,
         choose=sampler.choose,
@@ -133,14 +151,19 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
         counters=counters,
         limits=IntakeLimits(max_items=settings.queue_items, max_bytes=settings.queue_bytes),
         project=settings.project,
+        spool=spool,
     )
     limits = TapLimits(settings.max_body_bytes, settings.max_body_bytes)
     budget = TapBudget(settings.queue_bytes)
     counters.watch("tapped_bytes", lambda: budget.held)
-    watcher = Watcher(sampler, limits, budget, intake.offer, counters.add)
+    hold = Hold(intake.keep) if spool is not None else None
+    watcher = Watcher(sampler, limits, budget, intake.offer, counters.add, hold)
     relay = House([settings.upstream], watcher, counters)
     web = make_web(
-        __version__, counters, lambda: saver.trouble() or in_force.trouble, _doors(settings, saver.engine, stop.is_set)
+        __version__,
+        counters,
+        lambda: saver.trouble() or (spool and spool.trouble) or in_force.trouble,
+        _doors(settings, saver.engine, stop.is_set),
     )
     intake.start()
     in_force.start()
@@ -156,6 +179,6 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
     finally:
         await asyncio.to_thread(in_force.close)
         left = await asyncio.to_thread(intake.close, DRAIN_S)
-        log.info("relay stopped; %d captures were left unsaved; counts: %s", left, counters.snapshot())
+        _tell_the_end(left, spool, counters)
         await asyncio.to_thread(telemetry.close)
         saver.close()

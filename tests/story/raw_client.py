@@ -49,6 +49,13 @@ class RawClient:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
+    def peek(self) -> bytes:
+        """What has come so far, without taking it and without waiting."""
+        try:
+            return self._held + self._socket.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return self._held
+
     def leave(self) -> None:
         """Close at once, as a client that crashed or was cancelled does."""
         self._socket.close()

@@ -50,6 +50,8 @@ def sampler(
 class Nobody:
     """A watcher that watches nothing."""
 
+    hold = None
+
     def consider(self, head: RequestHead) -> Tap | None:
         return None
 

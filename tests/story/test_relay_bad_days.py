@@ -151,6 +151,8 @@ def test_a_plugin_raises(upstream: Upstream) -> None:
 class BrokenWatcher:
     """Breaks where it is told to."""
 
+    hold = None
+
     def __init__(self, place: str, budget: TapBudget) -> None:
         self.place = place
         self.budget = budget
