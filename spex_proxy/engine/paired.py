@@ -25,7 +25,7 @@ from spex_proxy.facts.spectrum import Spectrum
 def odd_rows(rows: Rows, seed: int = 0) -> Rows:
     """One row a pair, its value d. Raises BadEvidence if no two masks are complements of each other.
 
-    Which of both stands for the pair is drawn: were it always the one that keeps player 0, its term would be a constant.
+    Which of both stands for the pair is drawn: were it always the one with player 0, its term would be a constant.
     """
     partner = designs.positions(rows.masks, ~rows.masks)
     first = np.flatnonzero(partner > np.arange(len(rows)))
