@@ -19,6 +19,14 @@ SHORT = {
     "shapiq RegressionFBII order 1": "order 1",
     "shapiq RegressionFBII order 2": "order 2",
 }
+LIVE_FIGURES = {
+    "r2": "R2 on fresh uniform masks",
+    "left": f"(1 - R2) over that of {PEER}",
+    "recovered": "Share of the k true interactions that are among the k strongest found",
+    "shapley_error": "Shapley values: squared error over squared truth",
+    "fit_seconds": "Seconds of a fit",
+}
+"""A live cell's figures."""
 WORST_RATIO, MEAN_RATIO, GOAL_RATIO = 1.05, 0.55, 0.40
 """What the stack must reach against the peer, per cell and on geometric mean, and its goal."""
 
@@ -100,21 +108,43 @@ def recorded(ours: Cells, peers: Cells, methods: Sequence[str]) -> str:
 
 
 def live(cells: Cells) -> str:
-    """One line for each live game, number of masks and method."""
+    """A table for each figure: a line for each live game and number of masks, a column for each method that has it."""
     found = medians(cells)
-    rows = []
-    for game, masks in sorted(dict.fromkeys(key[:2] for key in found)):
-        for method in [key[2] for key in found if key[:2] == (game, masks)]:
-            some = found[game, masks, method]
-            failed = len(some.failures())
-            ratio = left(some.of("r2"), found.get((game, masks, PEER), Middle([])).of("r2"))
-            note = f" (failed {failed} of {len(some.cells)})" if failed else ""
-            shown = "–" if np.isnan(ratio) or ratio > 1e6 else f"{ratio:.2g}" if ratio > 1e-9 else "0"
-            error = some.of("shapley_error")
-            small = "–" if np.isnan(error) else "0" if error < 1e-12 else f"{error:.2g}"
-            figures = [some.show("r2", 3), shown, small, some.show("recovered", 2), some.show("fit_seconds", 1)]
-            rows.append([f"{game}, {masks}", method + note, *figures])
-    return markdown(["game, masks", "method", "R2", "left", "Shapley error", "recovered", "s"], rows)
+    methods, parts = list(dict.fromkeys(key[2] for key in found)), []
+    for name, title in LIVE_FIGURES.items():
+        lines = {
+            (game, masks): [live_figure(found, (game, masks, method), name) for method in methods]
+            for game, masks in sorted({key[:2] for key in found})
+        }
+        used = [at for at in range(len(methods)) if not all(np.isnan(figures[at]) for figures in lines.values())]
+        rows = [
+            [f"{game}, {masks}", *(small(figures[at]) for at in used)]
+            for (game, masks), figures in lines.items()
+            if not np.isnan(figures).all()
+        ]
+        if rows:
+            parts.append(f"{title}\n\n{markdown(['game, masks', *(methods[at] for at in used)], rows)}")
+    failed = [
+        f"{key[2]} failed {len(some.failures())} of {len(some.cells)} times at {key[0]}, {key[1]}: {some.failures()[0]}"
+        for key, some in found.items()
+        if some.failures()
+    ]
+    return "\n\n".join([*parts, *failed])
+
+
+def live_figure(found: dict[tuple[str, int, str], Middle], key: tuple[str, int, str], name: str) -> float:
+    """NaN where it is unknown. Nothing is compared with a peer that left nothing to explain."""
+    some, peer = found.get(key, Middle([])), found.get((*key[:2], PEER), Middle([])).of("r2")
+    if name == "left":
+        return float("nan") if peer > 1.0 - 1e-9 else left(some.of("r2"), peer)
+    return some.of(name)
+
+
+def small(figure: float) -> str:
+    """Two digits that count; R2 of almost 1 stays apart from 1 in `left`, not here."""
+    if np.isnan(figure):
+        return "–"
+    return "0" if abs(figure) < 1e-12 else f"{figure:.3f}" if 0.01 <= abs(figure) < 100 else f"{figure:.1e}"
 
 
 def verdicts(ours: Cells, peers: Cells, methods: Sequence[str]) -> list[str]:

@@ -51,7 +51,7 @@ def test_a_row_holds_the_peer_the_ratio_and_twice_the_masks():
 
 def test_a_live_method_that_fails_is_named():
     cells = [fit("made", PEER, 64, 0.5), {"game": "made", "method": "spex", "masks": 64, "seed": 0, "failed": "few"}]
-    assert "spex (failed 1 of 1)" in table.live(cells)
+    assert "spex failed 1 of 1 times at made, 64: few" in table.live(cells)
 
 
 @pytest.mark.parametrize("name", ["faithfulness.svg", "unexplained.svg"])
