@@ -82,6 +82,9 @@ class Settings(BaseSettings):
         description="How captures reach the store: best_effort (they wait in memory) or durable (each is on disk "
         "before its answer ends, so that a killed relay loses none).",
     )
+    handoff_wait_s: float = Field(
+        0.25, gt=0, description="Seconds for which the end of an answer waits for the disk, at most (durable)."
+    )
     spool: Path = Field(Path("var/spool"), description="Folder for captures under durable hand-off: a local disk.")
     spool_bytes: int = Field(
         1_073_741_824, gt=0, description="Bytes that captures may take there; more are dropped, counted."

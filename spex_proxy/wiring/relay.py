@@ -156,7 +156,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
     limits = TapLimits(settings.max_body_bytes, settings.max_body_bytes)
     budget = TapBudget(settings.queue_bytes)
     counters.watch("tapped_bytes", lambda: budget.held)
-    hold = Hold(intake.keep) if spool is not None else None
+    hold = Hold(intake.keep, settings.handoff_wait_s) if spool is not None else None
     watcher = Watcher(sampler, limits, budget, intake.offer, counters.add, hold)
     relay = House([settings.upstream], watcher, counters)
     web = make_web(

@@ -43,6 +43,7 @@ OTHER = {
     "host": "10.0.0.1", "port": "1", "admin_host": "::1", "admin_names": "spex", "admin_port": "2",
     "capture_rate": "0.5", "explain_rate": "1.0", "draw_secret": "s3", "max_body_bytes": "1", "queue_items": "2",
     "queue_bytes": "3", "handoff": "durable", "spool": "spool", "spool_bytes": "4",
+    "handoff_wait_s": "1.5",
     "segmenter": "word", "masker": "m", "value": "v", "method": "other", "budget": "8", "target_r2": "0.5",
     "seed": "9", "background_priority": "7", "scheduling_policy": "priority", "worker_concurrency": "3",
     "review_labels": "fine,bad", "review_hold_s": "60.0",
