@@ -4,8 +4,9 @@
 
 PATH is an interpreter with shapiq (Python 3.12 or newer). The methods take turns on the same masks, one at a
 time, each with its own default of threads; medians over rounds. Nothing counts but the fit: imports,
-the values of masks and the peer's conversion to an index are outside. The last game is
-generated: 64 players, 512 masks. A load average above 1 at the start, or a round that deviates, is told.
+the values of masks and the peer's conversion to an index are outside. The first game is
+generated: 64 players, 512 masks. CPU seconds count all threads and bear other work on the machine better than
+wall clock does. A load average above 1 at the start is told. Ctrl-C reports what was measured until then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +40,8 @@ def wide(folder: Path) -> Path:
     return path
 
 
-def run(paths: Sequence[Path], budgets: Sequence[int], rounds: int, python: str) -> list[faithfulness.Cell]:
-    """All fits; the seed is the round, so that a round's three methods see the same rows."""
-    found = []
+def run(paths: Sequence[Path], budgets: Sequence[int], rounds: int, python: str) -> Iterator[list[faithfulness.Cell]]:
+    """A game and number of masks at a time; the seed is the round, so that all three methods see the same rows."""
     with record.Peer(python) as peer:
         for seed in range(-1, rounds):
             for path in paths:
@@ -50,54 +50,49 @@ def run(paths: Sequence[Path], budgets: Sequence[int], rounds: int, python: str)
                     turn = [faithfulness.measure(game, method, masks, abs(seed)) for method in OURS]
                     asked = {"method": table.PEER, "masks": masks, "seed": abs(seed)}
                     answer = peer.ask({**asked, "file": str(path.resolve())})
-                    found += [*turn, {"game": game.name, **asked, **answer}] if seed >= 0 else []
-                    load = os.getloadavg()[0]
-                    print(f"\rround {max(seed, 0) + 1}/{rounds}, load {load:.1f}", end="", file=sys.stderr, flush=True)
-                    if seed < 0:
-                        break  # the first touch of everything does not count
-    print(file=sys.stderr)
-    return found
+                    if seed < 0:  # the first touch of everything does not count
+                        break
+                    yield [*turn, {"game": game.name, **asked, **answer}]
+                    print(f"\rround {seed + 1}/{rounds}, {path.stem}", end="", file=sys.stderr, flush=True)
+                if seed < 0:
+                    break
 
 
 def report(found: Sequence[faithfulness.Cell]) -> str:
-    middle, rows = table.medians(found), []
+    middle = table.medians(found)
     cells = list(dict.fromkeys(key[:2] for key in middle))
-    ratios: dict[str, list[float]] = {method: [] for method in OURS}
-    for cell in cells:
-        peer = middle[*cell, table.PEER]
-        row = [f"{cell[0]}, {cell[1]}", peer.show("fit_seconds", 2)]
-        for method in OURS:
-            ours = middle[*cell, method]
-            ratios[method].append(peer.of("fit_seconds") / ours.of("fit_seconds"))
-            row += [ours.show("fit_seconds", 2), f"{ratios[method][-1]:.1f}", spread(ours)]
-        rows.append([*row, spread(peer)])
-    head = ["game, masks", "peer, s"]
-    head += [text for method in OURS for text in (f"{method}, s", "faster", "spread")]
-    lines = [table.markdown([*head, "peer's spread"], rows), ""]
-    for method in OURS:
-        worst = int(np.argmin(ratios[method]))
-        lines.append(
-            f"{method}: {table.geometric(ratios[method]):.1f} times faster than the peer's search (geometric mean), "
-            f"worst {ratios[method][worst]:.1f} ({cells[worst][0]}, {cells[worst][1]})"
-        )
-    total = {name: sum(middle[*cell, name].of("fit_seconds") for cell in cells) for name in (*OURS, table.PEER)}
-    fast = total[table.PEER] / total["proxyspex"]
-    lines.append(
-        f"all cells together: peer {total[table.PEER]:.1f} s, proxyspex {total['proxyspex']:.1f} s: {fast:.1f} times"
-    )
-    enough = met(table.geometric(ratios["proxyspex"]) >= FASTER)
-    lines.append(f"proxyspex at least {FASTER:.0f} times faster on geometric mean: {enough}")
-    at = [cell[0] == "generated_n64" for cell in cells].index(True)
-    lines.append(
-        f"stack no slower than the peer at {WIDE} players, {WIDE_MASKS} masks: {met(ratios['stack'][at] >= SLOWER)}"
-    )
-    return "\n".join(lines)
+
+    def faster(method: str, name: str) -> list[float]:
+        return [middle[*cell, table.PEER].of(name) / middle[*cell, method].of(name) for cell in cells]
+
+    head = ["game, masks", "peer, s", "peer, CPU s"]
+    head += [text for one in OURS for text in (f"{one}, s", "faster", "CPU s", "less CPU")] + ["spread"]
+    columns = {one: (faster(one, "fit_seconds"), faster(one, "cpu_seconds")) for one in OURS}
+    rows = []
+    for at, (game, masks) in enumerate(cells):
+        peer = middle[game, masks, table.PEER]
+        row = [f"{game}, {masks}", peer.show("fit_seconds", 2), peer.show("cpu_seconds", 2)]
+        for one in OURS:
+            ours, (wall, cpu) = middle[game, masks, one], columns[one]
+            row += [ours.show("fit_seconds", 2), f"{wall[at]:.1f}", ours.show("cpu_seconds", 2), f"{cpu[at]:.1f}"]
+        rows.append([*row, spread([peer, *(middle[game, masks, one] for one in OURS)])])
+    lines = [table.markdown(head, rows), ""]
+    for one in OURS:
+        for ratios, what in zip(columns[one], ("faster than the peer's search", "less CPU time"), strict=True):
+            worst = int(np.argmin(ratios))
+            where = f"{cells[worst][0]}, {cells[worst][1]}"
+            lines.append(f"{one}: {table.geometric(ratios):.1f} times {what}, worst {ratios[worst]:.1f} ({where})")
+    fast = table.geometric(columns["proxyspex"][0])
+    lines.append(f"proxyspex at least {FASTER:.0f} times faster, geometric mean: {met(fast >= FASTER)}")
+    wide_cell = [at for at, cell in enumerate(cells) if cell[0] == "generated_n64"]
+    verdict = [met(columns["stack"][0][at] >= SLOWER) for at in wide_cell] or ["not measured"]
+    return "\n".join([*lines, f"stack no slower than the peer at {WIDE} players, {WIDE_MASKS} masks: {verdict[0]}"])
 
 
-def spread(middle: table.Middle) -> str:
-    """Slowest over fastest: far from 1, the machine was not quiet or the rows differ."""
-    seconds = [cell["fit_seconds"] for cell in middle.cells if "fit_seconds" in cell]
-    return f"{max(seconds) / min(seconds):.2f}" if seconds else "–"
+def spread(middles: Sequence[table.Middle]) -> str:
+    """Slowest over fastest of a method's rounds, the largest: far from 1, the machine was not quiet."""
+    seconds = [[cell["fit_seconds"] for cell in one.cells if "fit_seconds" in cell] for one in middles]
+    return f"{max(max(one) / min(one) for one in seconds if one):.1f}"
 
 
 def met(yes: bool) -> str:
@@ -113,11 +108,15 @@ def main(given: Sequence[str]) -> None:
     arguments = parser.parse_args(given)
     import xgboost  # noqa: F401, PLC0415 - loaded before the clock runs
 
-    load = os.getloadavg()[0]
+    load, found = os.getloadavg()[0], list[faithfulness.Cell]()
     with tempfile.TemporaryDirectory() as folder:
-        paths = [*sorted(arguments.games.glob("*.npz")), wide(Path(folder))]
-        found = run(paths, arguments.budgets, arguments.rounds, arguments.peer_python)
-    print(report(found))
+        paths = [wide(Path(folder)), *sorted(arguments.games.glob("*.npz"))]
+        try:
+            for turn in run(paths, arguments.budgets, arguments.rounds, arguments.peer_python):
+                found += turn
+        except KeyboardInterrupt:
+            print("\ninterrupted; what was measured until then:", file=sys.stderr)
+    print(report(found), end="\n\n")
     print(f"{os.cpu_count()} cores, {arguments.rounds} rounds; load average before the run {load:.2f}")
     if load > 1.0:
         print("The machine was not quiet at the start: these figures do not count.")
