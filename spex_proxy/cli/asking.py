@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -71,21 +72,32 @@ def doctor(
     upstream: Upstream = None,
     store: Store = None,
     model: Annotated[str | None, typer.Option(help="The model to try; without it, the first that is served.")] = None,
+    relay: Annotated[
+        bool, typer.Option("--relay", help="Test the relay on this server too: some 200 short requests.")
+    ] = False,
     is_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Is everything there, and if not, what to do? Changes nothing. Exit code 1 if something is broken."""
     from spex_proxy.study import findings as report
     from spex_proxy.wiring.doctor import doctor_parts
+    from spex_proxy.wiring.self_test import self_test
 
     settings = settings_from(upstream=upstream, store=store)
 
     async def examine(_: asyncio.Event) -> list[Finding]:
-        found = []
-        async with doctor_parts(settings, model) as parts:
-            async for finding in parts.examine():
+        found: list[Finding] = []
+
+        async def tell(findings: AsyncIterator[Finding]) -> None:
+            async for finding in findings:
                 found.append(finding)
                 if not is_json:
                     console.print(report.finding_line(finding))
+
+        async with doctor_parts(settings, model) as parts:
+            await tell(parts.examine())
+        if relay:
+            async with self_test(settings, model) as test:
+                await tell(test.examine())
         return found
 
     found = run_until_stopped(examine)

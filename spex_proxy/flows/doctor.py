@@ -2,8 +2,8 @@
 
 Facts are collected here, through ports and the store; what they mean is decided in `diagnose_server`
 and `diagnose_house`, which do no I/O. Nothing is changed anywhere, and the model is asked for one
-batch of three tokens at our low priority. Whether production is really undisturbed is not a matter
-of single questions: the relay's self-test under load comes with step 4.
+batch of three tokens at our low priority. Whether the relay is transparent and quick on this server is
+not a matter of single questions: `flows.self_test` asks more of them, when told to.
 """
 
 from __future__ import annotations
