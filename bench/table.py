@@ -108,8 +108,11 @@ def recorded(ours: Cells, peers: Cells, methods: Sequence[str]) -> str:
 
 
 def live(cells: Cells) -> str:
-    """A table for each figure: a line for each live game and number of masks, a column for each method that has it."""
-    found = medians(cells)
+    """A table for each figure: a line for each live game and number of masks, a column for each method that has it.
+
+    Medians over the seeds that every method has there: a seed makes another game.
+    """
+    found = medians(in_common(cells))
     methods, parts = list(dict.fromkeys(key[2] for key in found)), []
     for name, title in LIVE_FIGURES.items():
         lines = {
@@ -130,6 +133,15 @@ def live(cells: Cells) -> str:
         if some.failures()
     ]
     return "\n\n".join([*parts, *failed])
+
+
+def in_common(cells: Cells) -> Cells:
+    """Without the seeds of a game and number of masks that some method there lacks."""
+    seeds: dict[tuple[str, int], dict[str, set[int]]] = {}
+    for cell in cells:
+        seeds.setdefault((cell["game"], cell["masks"]), {}).setdefault(cell["method"], set()).add(cell["seed"])
+    shared = {where: set.intersection(*methods.values()) for where, methods in seeds.items()}
+    return [cell for cell in cells if cell["seed"] in shared[cell["game"], cell["masks"]]]
 
 
 def live_figure(found: dict[tuple[str, int, str], Middle], key: tuple[str, int, str], name: str) -> float:

@@ -54,6 +54,13 @@ def test_a_live_method_that_fails_is_named():
     assert "spex failed 1 of 1 times at made, 64: few" in table.live(cells)
 
 
+def test_live_games_are_compared_on_the_same_seeds():
+    cells = [fit("made", PEER, 64, 0.5), fit("made", "stack", 64, 0.75), fit("made", "stack", 64, 0.99, seed=1)]
+    lines = [line.replace(" ", "") for line in table.live(cells).splitlines()]
+    assert "|made,64|0.500|0.750|" in lines
+    assert "|made,64|1.000|0.500|" in lines
+
+
 @pytest.mark.parametrize("name", ["faithfulness.svg", "unexplained.svg"])
 def test_plots_show_each_figure(tmp_path, name):
     assert tmp_path / name in plots.write(tmp_path, OURS, PEERS)
