@@ -67,9 +67,7 @@ def list_(
 
 
 @audit.command("open")
-def open_(
-    any_id: AnyId, who: Who = None, queue: Queue = USUAL_QUEUE, note: Note = None, store: Store = None
-) -> None:
+def open_(any_id: AnyId, who: Who = None, queue: Queue = USUAL_QUEUE, note: Note = None, store: Store = None) -> None:
     """Put an answer into a queue. Any id will do, `chatcmpl-...` too."""
     settings = settings_from(store=store)
     exchange_id = _read(settings, find, any_id, settings.project).exchange_id

@@ -135,9 +135,7 @@ def _let_go(case: Case) -> Case:
     return replace(case, state="open", holder=None, held_until=None)
 
 
-def _step(
-    case: Case, *lines: tuple[datetime, str, Act], label: str | None = None, note: str | None = None
-) -> Step:
+def _step(case: Case, *lines: tuple[datetime, str, Act], label: str | None = None, note: str | None = None) -> Step:
     """Label and note belong to the last line."""
     first, last = case.events, len(lines) - 1
     events = tuple(

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spex_proxy.engine import curves, extremes, interactions, walsh
-from spex_proxy.engine.conclude import Fit
-from spex_proxy.engine.extremes import TIME_LIMIT, Extreme, Smallest
+from spex_proxy.engine.conclude import HIERARCHY_TERMS, Fit
+from spex_proxy.engine.extremes import TIME_LIMIT
+from spex_proxy.engine.hierarchy import hierarchy
 from spex_proxy.engine.indices import rank_interactions
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
@@ -21,57 +22,14 @@ from spex_proxy.facts.explanation import Fidelity, Verdict
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.library import keeping, shapiq
-from spex_proxy.library.terms import Indices, Term, cut, table, term_of
+from spex_proxy.library.answers import Curves, Extremes, Smallest
+from spex_proxy.library.terms import Indices, Term, table, term_of
 from spex_proxy.study import board, words
 from spex_proxy.study.drawing import Drawing, draw
 from spex_proxy.study.html import board_page
 
 if TYPE_CHECKING:
     from shapiq import InteractionValues
-
-
-MOST_STEPS = 8
-"""Steps of a deletion curve that its text shows."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Extremes:
-    """The best and the worst set of a size."""
-
-    highest: Extreme
-    lowest: Extreme
-    names: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        return "\n".join(f"{word:<8} {self._line(found)}" for word, found in self._both())
-
-    def _both(self) -> tuple[tuple[str, Extreme], ...]:
-        return ("highest", self.highest), ("lowest", self.lowest)
-
-    def _line(self, found: Extreme) -> str:
-        few = found.kept if len(found.kept) <= len(found.removed) else found.removed
-        what = "keep" if few is found.kept else "remove"
-        proven = "proven" if found.is_proven else f"not proven: another set may go {found.gap:.3g} further"
-        return f"{found.value:+.4g}  {what} {cut(', '.join(self.names[player] for player in few))}  ({proven})"
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Curves:
-    """Deletion and insertion, in one order."""
-
-    names: tuple[str, ...]
-    """The most important first."""
-    deletion: curves.Curve
-    insertion: curves.Curve
-    is_measured: bool
-    """False: the values are the spectrum's predictions."""
-
-    def __repr__(self) -> str:
-        said = "measured" if self.is_measured else "as predicted"
-        lines = [f"{said}: area under deletion {self.deletion.area:.3f}, under insertion {self.insertion.area:.3f}"]
-        for removed, value in enumerate(self.deletion.values[: 1 + MOST_STEPS]):
-            lines.append(f"{value:+10.4g}  {'all' if not removed else f'without {cut(self.names[removed - 1])}'}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -149,11 +107,11 @@ class Study:
 
     def necessary(self, threshold: float = 0.0, *, time_limit: float = TIME_LIMIT) -> Smallest:
         """The fewest players whose removal takes the value across the threshold; 0: flips its sign."""
-        return extremes.necessary(self.spectrum, threshold, time_limit=time_limit)
+        return Smallest(extremes.necessary(self.spectrum, threshold, time_limit=time_limit), "removing", self.names)
 
     def sufficient(self, threshold: float = 0.0, *, time_limit: float = TIME_LIMIT) -> Smallest:
         """The fewest players that alone hold the value on its side of the threshold."""
-        return extremes.sufficient(self.spectrum, threshold, time_limit=time_limit)
+        return Smallest(extremes.sufficient(self.spectrum, threshold, time_limit=time_limit), "keeping", self.names)
 
     def curves(self, value_function: Callable[[Masks], ArrayLike] | None = None) -> Curves:
         """What becomes of the value when players leave, or come, in the order of their importance.
@@ -212,19 +170,21 @@ class Study:
         return study
 
     def __repr__(self) -> str:
-        figures, near = self.fidelity, self.fit.how.get("near")
+        how, unit = self.fit.how, f", in {self.unit}" if self.unit else ""
         lines = [f"Study of {self.n_players} players: {words.STATE_WORDS[self.verdict]}, {self.fit.verdict_reason}"]
-        if self.verdict != "nothing_to_explain":
-            lines += [f"  {said}"] if (said := words.near_reading(near, self.unit, "full mask") if near else "") else []
-            lines.append(
-                f"  R² {figures.r2:.3f} expected of a second measurement"
-                if self.fit.how["method"] == "exact"
-                else f"  R² {figures.r2:.3f} on masks that were not fitted, "
-                f"95% interval {figures.r2_low:.3f} to {figures.r2_high:.3f}"
-            )
-        stopped = f"; {self.fit.how['stopped']}" if self.fit.how.get("stopped") else ""
-        lines.append(f"  {figures.masks:,} masks, {self.fit.how['method']}{stopped}")
-        return "\n".join([*lines, *table([(term.label, term.effect) for term in self.top(8)])])
+        stopped = f"; {how['stopped']}" if how.get("stopped") else ""
+        cost = f"  {self.fidelity.masks:,} masks, {how['method']}{stopped}"
+        if self.verdict == "nothing_to_explain":
+            return "\n".join([*lines, cost])
+        if near := words.near_reading(how["near"], self.unit, "full mask") if how.get("near") else "":
+            lines.append(f"  {near}")
+        found = hierarchy(self.spectrum, HIERARCHY_TERMS)
+        lines += [f"  {words.r2_reading(self.fidelity, how['method'])}", cost]
+        lines.append(f"  {words.hierarchy_reading(found, 'players')}  {words.hierarchy_rates(found)}")
+        rows = [(term.label, term.effect, term.error) for term in self.top(8)]
+        error = ", ± two standard errors" if any(row[2] is not None for row in rows) else ""
+        lines.append(f"What keeping it adds on average{unit}{error}; most variance explained first:")
+        return "\n".join([*lines, *table(rows)])
 
     def _repr_html_(self) -> str:
         return self.plot()._repr_html_()

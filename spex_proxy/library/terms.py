@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from spex_proxy.engine.interactions import Index
 from spex_proxy.facts.explanation import Interaction
+from spex_proxy.study.text import label
+from spex_proxy.study.words import digits_for, signed
 
 WIDEST = 60
 """Characters of a group's names in a table of text."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Term:
     """A player, or a group of players that act together."""
 
@@ -27,6 +29,12 @@ class Term:
     fourier: float
     moebius: float
     standard_error: float | None
+    """Of the Fourier coefficient."""
+
+    @property
+    def error(self) -> float | None:
+        """Two standard errors of the effect."""
+        return None if self.standard_error is None else 2.0 * self.standard_error * 2**self.order
 
     @property
     def order(self) -> int:
@@ -35,6 +43,10 @@ class Term:
     @property
     def label(self) -> str:
         return joined(self.names)
+
+    def __repr__(self) -> str:
+        error = "" if self.error is None else f" ±{self.error:.3g}"
+        return f"<{self.label}: {self.effect:+.4g}{error}>"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -84,7 +96,7 @@ class Indices:
 
     def __repr__(self) -> str:
         head = f"{self.name}, order {self.order}: {len(self) - 1} groups"
-        return "\n".join([head, *table([(joined(names), value) for names, value in self.top()])])
+        return "\n".join([head, *table([(joined(names), value, None) for names, value in self.top()])])
 
     def _player(self, player: int | str) -> int:
         if isinstance(player, str):
@@ -108,22 +120,19 @@ def term_of(interaction: Interaction, names: Sequence[str]) -> Term:
     )
 
 
-def table(rows: Sequence[tuple[str, float]]) -> list[str]:
-    """Lines of text: a number, a bar, a name."""
-    largest = max((abs(value) for _, value in rows), default=0.0) or 1.0
-    shown = [f"{value:+.4g}" for _, value in rows]
-    width = max((len(text) for text in shown), default=0)
+def table(rows: Sequence[tuple[str, float, float | None]]) -> list[str]:
+    """Lines of text: a number, what it may be off by, a bar, a name."""
+    largest = max((abs(value) for _, value, _ in rows), default=0.0) or 1.0
+    digits = digits_for(largest)
+    shown = [signed(value, digits) for _, value, _ in rows]
+    errors = ["" if error is None else f"±{error:.{digits}f}" for _, _, error in rows]
+    width, more = (max((len(text) for text in texts), default=0) for texts in (shown, errors))
     return [
-        f"  {text:>{width}}  {'█' * max(1, round(12 * abs(value) / largest)):<12}  {name}"
-        for text, (name, value) in zip(shown, rows, strict=True)
+        f"  {text:>{width}} {about:<{more}} {'█' * max(1, round(12 * abs(value) / largest)):<12}  {name}"
+        for text, about, (name, value, _) in zip(shown, errors, rows, strict=True)
     ]
 
 
 def joined(names: Sequence[str]) -> str:
     """Names of a group on one line, each cut to its share of it."""
-    return " × ".join(cut(name, max(8, WIDEST // max(1, len(names)))) for name in names)
-
-
-def cut(text: str, width: int = WIDEST) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+    return " × ".join(label(name, max(8, WIDEST // max(1, len(names)))) for name in names)

@@ -57,7 +57,7 @@ class Line:
     start: float
     length: float
     colour: str
-    is_positive: bool
+    edge: str
 
 
 def draw(board: Board, k: int) -> Drawing:
@@ -72,7 +72,7 @@ def draw(board: Board, k: int) -> Drawing:
     joined = [_group(board, row, under + ROW * at) for at, row in enumerate(groups)]
     f = board.fit.fidelity
     height = (under + ROW * len(joined) if joined else head + ROW * len(lines)) + 12
-    said = f"R² {words.decimal(f.r2, 3)}, 95% interval {words.decimal(f.r2_low, 3)} to {words.decimal(f.r2_high, 3)}"
+    said = words.r2_reading(f, board.fit.how["method"])
     svg = (
         _template()
         .get_template("study.svg")
@@ -95,17 +95,23 @@ def draw(board: Board, k: int) -> Drawing:
 
 
 def _player(board: Board, one: SegmentSheet, top: float) -> Line:
-    palette = GREYS if board.is_muted else BLUES if one.step > 0 else ORANGES
-    colour = palette[abs(one.step) - 1] if one.step else "#c9cac6"
-    start, length = round(280 + 4.0 * one.bar.start, 2), round(max(1.0, 4.0 * one.bar.length), 2)
-    return Line(top, label(one.label, LABEL), "", one.effect, start, length, colour, one.step >= 0)
+    start, length = round(280 + 4.0 * one.bar.start, 2), round(4.0 * one.bar.length, 2)
+    palette, edge = _palette(board, one.step)
+    return Line(top, label(one.label, LABEL), "", one.effect, start, length, palette[max(0, abs(one.step) - 1)], edge)
 
 
 def _group(board: Board, row: Together, top: float) -> Line:
-    palette = GREYS if board.is_muted else BLUES if row.step > 0 else ORANGES
-    each = max(8, 64 // len(row.labels))
+    palette, edge = _palette(board, row.step)
+    each = max(8, 56 // len(row.labels))
     name = " × ".join(label(text, each) for text in row.labels)
-    return Line(top, name, row.reading, row.effect, 0.0, 0.0, palette[-1], row.step > 0)
+    return Line(top, name, row.reading, row.effect, 0.0, 0.0, palette[-1], edge)
+
+
+def _palette(board: Board, step: int) -> tuple[tuple[str, ...], str]:
+    """Fills from faint to strong, and the colour of the edge."""
+    if board.is_muted or step == 0:
+        return GREYS, "#8a8f96"
+    return (BLUES, "#2373b3") if step > 0 else (ORANGES, "#b45f06")
 
 
 @cache

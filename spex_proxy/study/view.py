@@ -11,6 +11,7 @@ from spex_proxy.engine.indices import banzhaf_values
 from spex_proxy.facts.exchange import Exchange, Segment
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
+from spex_proxy.study import words
 
 VERDICTS = {
     "reliable": "reliable",
@@ -60,7 +61,7 @@ class InteractionView:
     @property
     def reading(self) -> str:
         """What the sign means, in words."""
-        return "stronger together" if self.effect > 0 else "stand in for each other"
+        return words.together_reading(self.effect, len(self.numbers))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from spex_proxy.engine.hierarchy import Hierarchy
+from spex_proxy.facts.explanation import Fidelity
 
 UNITS = {"sum_logprob": "nats"}
 """Unit of each value that we know; others have none."""
@@ -75,10 +76,12 @@ def effect_reading(effect: float, unit: str) -> str:
 
 
 def together_reading(effect: float, order: int) -> str:
-    """A group's effect, short."""
-    if order == 2:
-        return "stronger together" if effect > 0 else "stand in for each other"
-    return "adds up only together" if effect > 0 else "overlap"
+    """A group's effect, short: whether the value with all of them is above or below the sum of their parts.
+
+    No more can be said of its sign alone: 'less' is overlap where the parts raise the value, and joint force where
+    they lower it.
+    """
+    return ("more" if effect > 0 else "less") + (" than one by one" if order == 2 else " than their smaller groups")
 
 
 def together_sentence(
@@ -111,6 +114,15 @@ def hierarchy_reading(found: Hierarchy, players: str = "segments") -> str:
 def hierarchy_rates(found: Hierarchy) -> str:
     """The three rates of the papers, over the strongest terms."""
     return f"DSR {found.direct_subset_rate:.2f}, SCR {found.strong_chain_rate:.2f}, SHR {found.subset_rate:.2f}"
+
+
+def r2_reading(fidelity: Fidelity, method: str) -> str:
+    """R2 with its interval and the noise ceiling; where every mask was measured, nothing is estimated."""
+    r2, ceiling = decimal(fidelity.r2, 3), f"noise ceiling {decimal(fidelity.noise_ceiling, 4)}"
+    if method == "exact":
+        return f"R² {r2} expected of a second measurement, {ceiling}"
+    low, high = decimal(fidelity.r2_low, 3), decimal(fidelity.r2_high, 3)
+    return f"R² {r2} on masks that were not fitted, 95% interval {low} to {high}, {ceiling}"
 
 
 def near_reading(near: Mapping[str, Any], unit: str, full: str = "full prompt") -> str:

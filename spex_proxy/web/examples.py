@@ -94,7 +94,7 @@ _EXPLANATION = records.ExplanationRecord(
         records.SegmentRecord(1, "Paris is in France.", 0, "user", "user", 0, 19, 4, 9, 21.4, 1.0),
         records.SegmentRecord(2, " Where is Paris?", 0, "user", "user", 19, 35, 9, 13, 5.7, 0.27),
     ),
-    interactions=(records.InteractionRecord((1, 2), 3.2, 0.8, 3.2, 0.02, "stronger together"),),
+    interactions=(records.InteractionRecord((1, 2), 3.2, 0.8, 3.2, 0.02, "more than one by one"),),
     recipe=_RECIPE.to_json(),
     recipe_digest=_RECIPE.digest(),
     game_ids=("6e04f751b8b24afc81c41aad0f3899ad",),

@@ -36,13 +36,9 @@ class Proxy:
         return self.outcomes[-1] if self.outcomes else None
 
 
-def sampler(
-    capture: float, explain: float, recipe: Recipe | None = None, *, exact_token_ids: bool = False
-) -> Sampler:
+def sampler(capture: float, explain: float, recipe: Recipe | None = None, *, exact_token_ids: bool = False) -> Sampler:
     """One rule for everything."""
-    rule = Rule(
-        "all", When(), capture, explain, recipe or Recipe(segmenter="auto"), exact_token_ids=exact_token_ids
-    )
+    rule = Rule("all", When(), capture, explain, recipe or Recipe(segmenter="auto"), exact_token_ids=exact_token_ids)
     book = RuleBook("sha256:test", (rule,))
     return Sampler(lambda: book, SECRET)
 

@@ -108,7 +108,7 @@ def test_an_explanation_says_why_and_how_far_to_trust_it(api: Api) -> None:
     assert got["fidelity"]["r2"] == 0.9
     assert [segment["number"] for segment in got["segments"]] == [1, 2, 3]
     assert max(abs(segment["strength"]) for segment in got["segments"]) == 1.0
-    assert [(i["segments"], i["reading"]) for i in got["interactions"]] == [([2, 3], "stronger together")]
+    assert [(i["segments"], i["reading"]) for i in got["interactions"]] == [([2, 3], "more than one by one")]
     assert got["cost"] == {"masks": 99, "prompt_tokens": 4000, "cached_tokens": 1000, "seconds": 7.5}
     assert [flag["name"] for flag in got["flags"]] == ["injection", "cut"]
     assert got["terms"] is None

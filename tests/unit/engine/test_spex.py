@@ -72,7 +72,7 @@ def test_up_to_t_wrong_bits_are_found_wherever_they_are(n, t, data):
     truth = np.zeros((1, code.p + n), dtype=np.bool_)
     truth[0, errors] = True
     # the players' parities, and wrong parities on top
-    word = (truth[:, : code.p] ^ ((truth[:, code.p :] @ code.parity.T.astype(np.int64)) % 2).astype(np.bool_))
+    word = truth[:, : code.p] ^ ((truth[:, code.p :] @ code.parity.T.astype(np.int64)) % 2).astype(np.bool_)
     found, good = bch.decode(code, bch.syndromes(code, word))
     assert good[0]
     assert np.array_equal(found, truth)
@@ -87,7 +87,7 @@ def test_what_is_decoded_explains_its_syndromes_or_is_refused(n, seed):
     errors, good = bch.decode(code, bch.syndromes(code, words))
     assert not errors[~good].any()
     assert (errors[good].sum(axis=1) <= 3).all()
-    said = (errors[:, : code.p] ^ ((errors[:, code.p :] @ code.parity.T.astype(np.int64)) % 2).astype(np.bool_))
+    said = errors[:, : code.p] ^ ((errors[:, code.p :] @ code.parity.T.astype(np.int64)) % 2).astype(np.bool_)
     assert np.array_equal(said[good], words[good])
 
 

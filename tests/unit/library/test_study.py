@@ -42,7 +42,27 @@ def test_the_table_reads_well(study, sampled):
     assert "near the" not in repr(study)
     assert re.search(r"near the full mask, with little removed, it is off by \d", repr(sampled))
     assert repr(sampled).index("near the full mask") < repr(sampled).index("R² 0.9")
+    assert re.search(r"95% interval 0\.\d+ to 0\.\d+, noise ceiling [01]\.\d{4}", repr(sampled))
+    assert re.search(r"DSR \d\.\d\d, SCR \d\.\d\d, SHR \d\.\d\d", repr(sampled))
+    assert re.search(r"\n  −(1\.0|0\.9)\d (±\d\.\d\d)? *█+ +x2\n", repr(sampled))
+    assert "What keeping it adds on average, in points; most" in repr(study)
+    assert "\u202e" not in repr(study) + repr(study.top()) + repr(study.curves()) + repr(study.extremes(keep=5))
     assert max(len(line) for line in repr(study).splitlines()[1:]) < 100
+    assert re.fullmatch(
+        r"<x2: -(1\.0|0\.9)\d*( ±[\d.e-]+)?>", repr(next(t for t in sampled.top() if t.players == (2,)))
+    )
+
+
+def test_answers_about_sets_are_told_by_name(study):
+    proven = "(no fewer do, proven)"
+    assert repr(study.necessary(1.0)) == f"1 of 6 players: removing {HOSTILE[0]}: −0.750, threshold 1 {proven}"
+    assert repr(study.sufficient(2.2)) == f"0 of 6 players: keeping no player: 0.000, threshold 2.2 {proven}"
+    assert repr(study.necessary(2.5)) == "no set does: whatever is kept, the value stays on its side of 2.5 (proven)"
+    assert study.necessary(1.0).is_proven
+    assert study.necessary(1.0).gap == 0
+    best, worst = repr(study.extremes(keep=2)).splitlines()
+    assert best == f"highest  +2.000  keep {HOSTILE[0]}, a & b  (proven)"
+    assert worst.startswith("lowest   −1.000  keep ")
 
 
 class Tags(HTMLParser):

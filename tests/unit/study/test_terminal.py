@@ -53,7 +53,7 @@ WIDE = """\
 │ 3  +2.00  ██████        Where is the bell?  user                                                 │
 │ 2  -0.50  ██            It rang twice.  tool:search                                              │
 │ what acted together ──────────────────────────────────────────────────────────────────────────── │
-│ 1×3  +3.00  stronger together  The bell is in Oslo.  ×  Where is the bell?                       │
+│ 1×3  +3.00  more than one by one  The bell is in Oslo.  ×  Where is the bell?                    │
 ╰──────────────────────────────────────────────────────────────────────────────────────────────────╯
 """
 

@@ -40,8 +40,8 @@ def test_interactions_are_of_two_or_more_and_say_what_their_sign_means() -> None
     assert together.numbers == (1, 3)
     assert together.labels == ("The bell is in Oslo.", "Where is the bell?")
     assert together.effect == 3.0  # (-2)^2 F({0, 2})
-    assert together.reading == "stronger together"
-    assert dataclasses.replace(together, effect=-3.0).reading == "stand in for each other"
+    assert together.reading == "more than one by one"
+    assert dataclasses.replace(together, effect=-3.0).reading == "less than one by one"
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def test_small_effects_get_more_digits(largest: float, digits: int) -> None:
 
 
 def test_groups_are_told_by_size_and_sign() -> None:
-    assert words.together_reading(1.0, 2) == "stronger together"
-    assert words.together_reading(-1.0, 2) == "stand in for each other"
+    assert words.together_reading(1.0, 2) == "more than one by one"
+    assert words.together_reading(-1.0, 3) == "less than their smaller groups"
     assert "2.50 nats more than 1 and 4 bring" in words.together_sentence(2.5, (1, 4), "nats", 2)
     assert "All of 1, 2 and 4 together bring 0.50 less" in words.together_sentence(-0.5, (1, 2, 4), "", 2)
 
