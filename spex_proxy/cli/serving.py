@@ -59,14 +59,17 @@ def serve(
     """The relay alone. Production is served even if the store is not there."""
     settings = settings_from(upstream=upstream, store=store, workers=workers)
     if link is not None:
-        from spex_proxy.wiring.relaying import run_linked_relay
+        from spex_proxy.wiring.relaying import new_event_loop, run_linked_relay
 
-        run_until_stopped(lambda stop: run_linked_relay(settings, stop, link))
-        return
-    from spex_proxy.wiring.relay import run_relay
-    from spex_proxy.wiring.relays import run_relays
+        run_until_stopped(lambda stop: run_linked_relay(settings, stop, link), new_event_loop)
+    elif settings.workers > 1:
+        from spex_proxy.wiring.relays import run_relays
 
-    run_until_stopped(lambda stop: (run_relay if settings.workers == 1 else run_relays)(settings, stop))
+        run_until_stopped(lambda stop: run_relays(settings, stop))
+    else:
+        from spex_proxy.wiring.relay import new_event_loop, run_relay
+
+        run_until_stopped(lambda stop: run_relay(settings, stop), new_event_loop)
 
 
 def _apps_ask(settings: Settings) -> str:

@@ -52,7 +52,10 @@ def _trouble(name: str, message: str) -> str:
     return f"{name} (SPEX_{name.upper()}): {message.removeprefix('Value error, ')}"
 
 
-def run_until_stopped(main_coroutine: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> Any:
+def run_until_stopped(
+    main_coroutine: Callable[[asyncio.Event], Coroutine[Any, Any, Any]],
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> Any:
     """Run until done, or until SIGINT or SIGTERM sets the event."""
 
     async def run() -> Any:
@@ -63,7 +66,8 @@ def run_until_stopped(main_coroutine: Callable[[asyncio.Event], Coroutine[Any, A
         return await main_coroutine(stop)
 
     try:
-        return asyncio.run(run())
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(run())
     except asyncio.CancelledError:
         fail("stopped; what was measured so far is stored and will not be asked again")
     except ExceptionGroup as group:  # two servers run together: the first error of ours tells what is wrong

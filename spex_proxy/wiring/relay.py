@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from spex_proxy import __version__
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.aside import in_own_process, on_own_loop
-from spex_proxy.relay import serve
+from spex_proxy.relay import new_event_loop, serve
 from spex_proxy.settings import Settings
 from spex_proxy.web.app import make_app as make_web
 from spex_proxy.web.doors import Doors
@@ -20,6 +20,8 @@ from spex_proxy.web.server import serve as serve_second_port
 from spex_proxy.wiring.relaying import Relaying
 from spex_proxy.wiring.shared import labels, make_recipe, url_here
 from spex_proxy.wiring.verifying import verify_stored
+
+__all__ = ["new_event_loop", "run_relay"]
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from spex_proxy.ports import link as link_
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.link import Told
 from spex_proxy.ports.spool import Spool, SpoolLimits
-from spex_proxy.relay import House, serve
+from spex_proxy.relay import House, new_event_loop, serve
 from spex_proxy.settings import Settings
 from spex_proxy.store import rules
 from spex_proxy.store.connect import StoreError, reading
@@ -28,6 +28,8 @@ from spex_proxy.wire.tap import TapBudget, TapLimits
 from spex_proxy.wiring.sampling import callers, load_book
 from spex_proxy.wiring.shared import make_recipe, make_telemetry
 from spex_proxy.wiring.store import ready_store
+
+__all__ = ["Relaying", "Saver", "new_event_loop", "run_linked_relay"]
 
 log = logging.getLogger(__name__)
 
