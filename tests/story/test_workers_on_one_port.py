@@ -41,6 +41,23 @@ def settings_for(upstream: Upstream, store_path: Path, **more: object) -> Settin
     return Settings(upstream.url, f"sqlite:///{store_path}", more={"workers": 2, "explain_rate": 0} | more)
 
 
+@pytest.fixture(autouse=True)
+def connections() -> Iterator[None]:
+    """Closes those that a test has opened."""
+    yield
+    while _OPEN:
+        _OPEN.pop().leave()
+
+
+_OPEN: list[RawClient] = []
+
+
+def connected(parent: Running, count: int) -> list[RawClient]:
+    clients = [RawClient(parent.settings.port, timeout_s=60) for _ in range(count)]
+    _OPEN.extend(clients)
+    return clients
+
+
 def relays(parent: Running) -> set[int]:
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], check=True, capture_output=True, text=True)
     rows = re.findall(r"^\s*(\d+)\s+(\d+)\s+(.*)$", listing.stdout, re.MULTILINE)
@@ -87,7 +104,7 @@ def test_all_serve_one_port_and_their_numbers_are_one(
     upstream.answers(REPLY)
     with running("serve", settings_for(upstream, store_path), tmp_path) as parent:
         wait_until(lambda: all_serve(parent), 60)
-        clients = [RawClient(parent.settings.port) for _ in range(40)]
+        clients = connected(parent, 40)
         shares = held_by(clients, relays(parent))
         assert all(len(share) > 0 for share in shares.values()), "one process took all connections"
         for client in clients:
@@ -98,8 +115,6 @@ def test_all_serve_one_port_and_their_numbers_are_one(
         assert came(parent) == went(parent) == 40
         assert parent.metric("relay_processes") == 2
         assert parent.ready()["counts"]["stored_exchanges"] == 40
-        for client in clients:
-            client.leave()
         children = relays(parent)
         assert parent.stop() == 0
         assert "Traceback" not in parent.log
@@ -116,7 +131,7 @@ def test_one_that_is_killed_is_started_again_and_the_others_notice_nothing(
     with running("serve", settings_for(upstream, store_path), tmp_path) as parent:
         wait_until(lambda: all_serve(parent), 60)
         before = relays(parent)
-        clients = [RawClient(parent.settings.port, timeout_s=60) for _ in range(40)]
+        clients = connected(parent, 40)
         for client in clients:
             client.send(ASK)
             client.read_head()
@@ -174,7 +189,7 @@ def test_sigterm_drains_all(upstream: Upstream, store: Engine, store_path: Path,
     with running("serve", settings_for(upstream, store_path), tmp_path) as parent:
         wait_until(lambda: all_serve(parent), 60)
         children = relays(parent)
-        clients = [RawClient(parent.settings.port, timeout_s=60) for _ in range(20)]
+        clients = connected(parent, 20)
         for client in clients:
             client.send(ASK)
             client.read_head()
