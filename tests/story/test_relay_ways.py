@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from spex_proxy.facts.errors import SettingsError
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.look import Answer, Looker
 from spex_proxy.ports.model_server import ModelServer
-from spex_proxy.ports.model_servers import ModelServers
+from spex_proxy.ports.model_servers import ModelServers, preference
 from spex_proxy.relay import House
 from spex_proxy.settings import Settings
 from spex_proxy.wiring.self_test import self_test
@@ -218,3 +220,14 @@ async def test_an_explanation_stays_with_its_replica_while_that_is_up() -> None:
             assert all([(await servers.choose(id_)).base_url == url for id_, url in chosen.items()])
             one.answers(answer(b"", status="503 Service Unavailable"))
             assert {(await servers.choose(id_)).base_url for id_ in chosen} == {other.url}
+
+
+@given(
+    st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=6, unique=True), st.text(max_size=8), st.integers(0)
+)
+def test_a_replica_that_goes_moves_no_other_exchange(urls: list[str], exchange: str, gone: int) -> None:
+    order = [urls[place] for place in preference(exchange, urls)]
+    assert sorted(order) == sorted(urls)
+    lost = urls[gone % len(urls)]
+    rest = [url for url in urls if url != lost]
+    assert [rest[place] for place in preference(exchange, rest)] == [url for url in order if url != lost]
