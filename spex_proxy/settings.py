@@ -14,10 +14,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from spex_proxy.facts.review import LABELS
 
 
+def _base_urls(urls: str) -> str:
+    return ",".join(dict.fromkeys(_base_url(url.strip()) for url in urls.split(",") if url.strip() or not urls.strip()))
+
+
 def _base_url(url: str) -> str:
     bare = url.rstrip("/")
+    if bare.startswith("unix:") and bare.removeprefix("unix:").strip("/"):
+        return bare
     if not bare.startswith(("http://", "https://")):
-        raise ValueError("must begin with http:// or https://")
+        raise ValueError("must begin with http:// or https://, or be unix:/PATH")
     if bare.endswith("/v1"):
         raise ValueError("must not end with /v1: apps ask for other paths of the server too")
     return bare
@@ -25,7 +31,7 @@ def _base_url(url: str) -> str:
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1)]
-BaseUrl = Annotated[str, AfterValidator(_base_url)]
+BaseUrls = Annotated[str, AfterValidator(_base_urls)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
 SchedulingPolicy = Literal["unknown", "fcfs", "priority"]
 Handoff = Literal["best_effort", "durable"]
@@ -38,15 +44,24 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SPEX_", frozen=True, extra="forbid")
 
-    upstream: BaseUrl = Field("http://127.0.0.1:8000", description="Base URL of the vLLM server, without /v1.")
+    upstream: BaseUrls = Field(
+        "http://127.0.0.1:8000",
+        description="Base URL of the vLLM server, without /v1, or unix:/PATH; several replicas with commas between.",
+    )
+    upstream_ca: Path | None = Field(
+        None, description="PEM file of the authorities that sign an https upstream's certificate; else the system's."
+    )
     upstream_api_key: SecretStr | None = Field(
         None, description="Key for our own background requests, if vLLM was started with --api-key."
     )
     store: str = Field("sqlite:///var/spex.db", description="SQLAlchemy URL of the store.")
     project: Name = Field("default", description="Name under which everything is stored.")
 
-    host: str = Field("127.0.0.1", description="Address of the relay port, which apps use.")
+    host: str = Field("127.0.0.1", description="Address of the relay port, which apps use; or unix:/PATH of a socket.")
     port: Port = Field(8080, description="Relay port. Every path on it goes to the upstream.")
+    workers: int = Field(
+        1, ge=1, le=64, description="Relay processes on the relay port; a parent then has the second port for all."
+    )
     admin_host: str = Field(
         "127.0.0.1",
         description="Address of the second port: pages, JSON API, health and metrics. It asks nobody who they are.",
@@ -126,3 +141,8 @@ class Settings(BaseSettings):
         None, description="OpenTelemetry collector (OTLP over HTTP), http://host:4318; without it nothing is sent."
     )
     log_level: LogLevel = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """One base URL for each replica."""
+        return tuple(self.upstream.split(","))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -93,11 +94,16 @@ def doctor(
                 if not is_json:
                     console.print(report.finding_line(finding))
 
+        async def named(findings: AsyncIterator[Finding], url: str) -> AsyncIterator[Finding]:
+            """Of several replicas, which one is meant."""
+            async for finding in findings:
+                yield replace(finding, name=f"{finding.name} ({url})") if len(settings.upstreams) > 1 else finding
+
         async with doctor_parts(settings, model) as parts:
             await tell(parts.examine())
-        if relay:
-            async with self_test(settings, model) as test:
-                await tell(test.examine())
+        for url in settings.upstreams if relay else ():
+            async with self_test(settings, url, model) as test:
+                await tell(named(test.examine(), url))
         return found
 
     found = run_until_stopped(examine)

@@ -15,6 +15,10 @@ from spex_proxy.store.connect import StoreError
 
 if TYPE_CHECKING:
     from spex_proxy.flows.work import Report
+    from spex_proxy.settings import Settings
+
+
+Workers = Annotated[int | None, typer.Option(help="Relay processes on the relay port. [env: SPEX_WORKERS]")]
 
 
 def up(
@@ -23,13 +27,14 @@ def up(
     port: Annotated[int | None, typer.Option(help="Relay port. [env: SPEX_PORT]")] = None,
     admin_port: Annotated[int | None, typer.Option(help="Port of health and metrics. [env: SPEX_ADMIN_PORT]")] = None,
     explain_rate: Annotated[float | None, typer.Option(help="Share of requests to explain, 0 to 1.")] = None,
+    workers: Workers = None,
 ) -> None:
     """Everything on one machine: migrate the store, start the relay and one worker. Ctrl-C stops both."""
     from spex_proxy.wiring.schema import migrate
     from spex_proxy.wiring.together import run_up
 
     settings = settings_from(
-        upstream=upstream, store=store, port=port, admin_port=admin_port, explain_rate=explain_rate
+        upstream=upstream, store=store, port=port, admin_port=admin_port, explain_rate=explain_rate, workers=workers
     )
     try:
         migrate(settings)
@@ -38,19 +43,37 @@ def up(
         errors.print("Production is served all the same. Mend the store and start again.")
     console.print(
         f"[bold]spex-proxy[/bold] {__version__}  "
-        f"apps: [bold]http://{settings.host}:{settings.port}/v1[/bold]  ->  {escape(settings.upstream)}\n"
+        f"apps: [bold]{_apps_ask(settings)}[/bold]  ->  {escape(settings.upstream)}\n"
         f"[dim]explaining {settings.explain_rate:.0%} of what passes; store {escape(settings.store)}; "
         f"pages http://{settings.admin_host}:{settings.admin_port}/spex/[/dim]"
     )
     raise typer.Exit(run_until_stopped(lambda stop: run_up(settings, stop)))
 
 
-def serve(upstream: Upstream = None, store: Store = None) -> None:
+def serve(
+    upstream: Upstream = None,
+    store: Store = None,
+    workers: Workers = None,
+    link: Annotated[int | None, typer.Option(hidden=True, help="File descriptor of the parent of this one.")] = None,
+) -> None:
     """The relay alone. Production is served even if the store is not there."""
-    from spex_proxy.wiring.relay import run_relay
+    settings = settings_from(upstream=upstream, store=store, workers=workers)
+    if link is not None:
+        from spex_proxy.wiring.relaying import new_event_loop, run_linked_relay
 
-    settings = settings_from(upstream=upstream, store=store)
-    run_until_stopped(lambda stop: run_relay(settings, stop))
+        run_until_stopped(lambda stop: run_linked_relay(settings, stop, link), new_event_loop)
+    elif settings.workers > 1:
+        from spex_proxy.wiring.relays import run_relays
+
+        run_until_stopped(lambda stop: run_relays(settings, stop))
+    else:
+        from spex_proxy.wiring.relay import new_event_loop, run_relay
+
+        run_until_stopped(lambda stop: run_relay(settings, stop), new_event_loop)
+
+
+def _apps_ask(settings: Settings) -> str:
+    return settings.host if settings.host.startswith("unix:") else f"http://{settings.host}:{settings.port}/v1"
 
 
 def work(

@@ -21,7 +21,12 @@ from spex_proxy.settings import Settings
 console = Console()
 errors = Console(stderr=True)
 
-Upstream = Annotated[str | None, typer.Option(help="Base URL of the vLLM server, without /v1. [env: SPEX_UPSTREAM]")]
+Upstream = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Base URL of the vLLM server, without /v1, or unix:/PATH; once for each replica. [env: SPEX_UPSTREAM]"
+    ),
+]
 Store = Annotated[str | None, typer.Option(help="SQLAlchemy URL of the store. [env: SPEX_STORE]")]
 AnyId = Annotated[
     str, typer.Argument(metavar="ID", help="Ours, vLLM's (chatcmpl-...), a trace id, or the first 8 characters of one.")
@@ -29,8 +34,11 @@ AnyId = Annotated[
 
 
 def settings_from(**options: Any) -> Settings:
+    """A list is an option that was given several times; an empty one was not given."""
+    given = {name: value for name, value in options.items() if value is not None and value != []}
+    joined: dict[str, Any] = {n: ",".join(value) if isinstance(value, list) else value for n, value in given.items()}
     try:
-        settings = Settings(**{name: value for name, value in options.items() if value is not None})
+        settings = Settings(**joined)
     except ValidationError as error:
         lines = [_trouble(str(e["loc"][0]) if e["loc"] else "settings", e["msg"]) for e in error.errors()]
         raise SettingsError("these settings can't work:\n  " + "\n  ".join(lines)) from None
@@ -44,7 +52,10 @@ def _trouble(name: str, message: str) -> str:
     return f"{name} (SPEX_{name.upper()}): {message.removeprefix('Value error, ')}"
 
 
-def run_until_stopped(main_coroutine: Callable[[asyncio.Event], Coroutine[Any, Any, Any]]) -> Any:
+def run_until_stopped(
+    main_coroutine: Callable[[asyncio.Event], Coroutine[Any, Any, Any]],
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> Any:
     """Run until done, or until SIGINT or SIGTERM sets the event."""
 
     async def run() -> Any:
@@ -55,7 +66,8 @@ def run_until_stopped(main_coroutine: Callable[[asyncio.Event], Coroutine[Any, A
         return await main_coroutine(stop)
 
     try:
-        return asyncio.run(run())
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(run())
     except asyncio.CancelledError:
         fail("stopped; what was measured so far is stored and will not be asked again")
     except ExceptionGroup as group:  # two servers run together: the first error of ours tells what is wrong

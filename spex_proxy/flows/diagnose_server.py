@@ -43,6 +43,30 @@ def upstream(url: str, look: Look) -> Finding:
     return Finding(name, "ok", found)
 
 
+def replica(url: str, first: Look, version: Look, first_models: Look, models: Look) -> Finding:
+    """A further replica beside the first: `/version` and `/v1/models` of both."""
+    name = "replica"
+    if isinstance(version, Silence):
+        advice = "The relay leaves it out until it answers; start it, or take it out of SPEX_UPSTREAM."
+        return Finding(name, "broken", f"{url} does not answer: {version.reason}", advice)
+    versions, served = [_version(first), _version(version)], [_names(first_models), _names(models)]
+    if versions[0] != versions[1] or served[0] != served[1]:
+        found = f"{url} runs vLLM {versions[1]} with {served[1]}, the first {versions[0]} with {served[0]}"
+        advice = "Replicas should be equal: the relay sends any request to any of them."
+        return Finding(name, "warning", found, advice)
+    return Finding(name, "ok", f"{url} runs vLLM {versions[1]} with the same models")
+
+
+def _version(look: Look) -> str:
+    found = read_version(look.body) if isinstance(look, Answer) and look.status == 200 else None
+    return found or "of unknown version"
+
+
+def _names(look: Look) -> str:
+    cards = read_models(look.body) if isinstance(look, Answer) and look.status == 200 else ()
+    return ", ".join(sorted(card.name for card in cards or ())) or "no known model"
+
+
 def api_key(has_key: bool, bare: Look, keyed: Look | None) -> Finding:
     """`bare` was asked without a key, `keyed` with ours."""
     name = "API key"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -49,6 +49,7 @@ class Setup:
     """What the operator has set, as far as it can be wrong."""
 
     upstream: str = field(repr=False)
+    """Base URL of the model server; of the first one, if there are replicas."""
     api_key: str | None = field(repr=False)
     model: str | None
     """The one to try; None takes the first that the server lists."""
@@ -62,6 +63,8 @@ class Setup:
     """Plugins that new explanations use, by kind."""
     otlp_endpoint: str | None = field(repr=False)
     version: str
+    replicas: Sequence[str] = field(default=(), repr=False)
+    """Base URLs of the others."""
 
     def secrets(self) -> tuple[str, ...]:
         """What no report may show, wherever a message picked it up."""
@@ -87,13 +90,19 @@ class Doctor:
             yield replace(finding, found=" ".join(found.split()))
 
     async def _everything(self) -> AsyncIterator[Finding]:
-        version = await self.looker.get(f"{self.setup.upstream}/version")
+        version = await self.looker.get(self.setup.upstream, "/version")
         yield server_side.upstream(self.setup.upstream, version)
+        for url in self.setup.replicas:
+            other = await self.looker.get(url, "/version")
+            listed = [
+                await self.looker.get(one, "/v1/models", self.setup.api_key) for one in (self.setup.upstream, url)
+            ]
+            yield server_side.replica(url, version, other, *listed)
         async for finding in self._server(is_there=isinstance(version, Answer)):
             yield finding
         yield server_side.clock(version)
-        relayed = await self.looker.get(f"{self.setup.relay_url}/version")
-        second = await self.looker.get(f"{self.setup.second_url}/healthz")
+        relayed = await self.looker.get(self.setup.relay_url, "/version")
+        second = await self.looker.get(self.setup.second_url, "/healthz")
         yield house.relay(self.setup.relay_url, version, relayed, second, self.setup.version)
         for finding in await asyncio.to_thread(self._store):
             yield finding
@@ -104,9 +113,9 @@ class Doctor:
         """What can be asked of the model server only while it is there."""
         model = None
         if is_there:
-            url, key = f"{self.setup.upstream}/v1/models", self.setup.api_key
-            bare = await self.looker.get(url)
-            keyed = await self.looker.get(url, key) if key else None
+            asked, key = (self.setup.upstream, "/v1/models"), self.setup.api_key
+            bare = await self.looker.get(*asked)
+            keyed = await self.looker.get(*asked, key) if key else None
             yield server_side.api_key(key is not None, bare, keyed)
             listed, model = server_side.models(keyed or bare, self.setup.model)
             yield listed
@@ -122,8 +131,8 @@ class Doctor:
             yield server_side.token_ids(await self._token_ids(model.name))
             yield server_side.scorer(ids, await self._score(model, ids)) if ids else unknown("scorer")
         yield server_side.scheduling(self.setup.scheduling_policy, self.setup.priority)
-        metrics = f"{self.setup.upstream}/metrics"
-        yield server_side.prefix_cache(await self.looker.get(metrics)) if is_there else unknown("prefix cache")
+        metrics = await self.looker.get(self.setup.upstream, "/metrics") if is_there else None
+        yield server_side.prefix_cache(metrics) if metrics is not None else unknown("prefix cache")
 
     async def _there_and_back(self, model: str) -> tuple[tuple[int, ...], Outcome]:
         """The ids of TEXT (a few of them, for the scorer), and the text that they spell."""
@@ -202,7 +211,7 @@ class Doctor:
         endpoint = self.setup.otlp_endpoint
         if endpoint is None:
             return house.telemetry(None, None)
-        look = await self.looker.post(f"{endpoint.rstrip('/')}/v1/traces", b"", PROTOBUF)  # an empty batch is valid
+        look = await self.looker.post(endpoint, "/v1/traces", b"", PROTOBUF)  # an empty batch is valid
         return house.telemetry(endpoint, look)
 
 

@@ -16,7 +16,7 @@ from spex_proxy.flows.tokenize import tokenize
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
-from spex_proxy.ports.model_server import ModelServer
+from spex_proxy.ports.model_servers import ModelServers
 from spex_proxy.ports.scorers import Scorer
 from spex_proxy.ports.scorers.completions import CompletionsScorer
 from spex_proxy.ports.telemetry import Telemetry
@@ -29,7 +29,7 @@ class Parts:
     """What an explanation is made with. Built once by wiring, shared by all jobs of a worker."""
 
     store: Engine
-    server: ModelServer
+    servers: ModelServers
     plugins: Plugins
     telemetry: Telemetry
     priority: int
@@ -49,12 +49,13 @@ class Table:
 
 async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     """Token ids, players, target, scorer: the game, stored before the first question."""
-    info = await parts.server.info(exchange.model)
-    scorer = CompletionsScorer(parts.server, info, parts.priority)
+    server = await parts.servers.choose(exchange.id)  # for all masks of it
+    info = await server.info(exchange.model)
+    scorer = CompletionsScorer(server, info, parts.priority)
     salt = await read(parts.store, exchanges.load_salt, exchange.id, project=exchange.project)
     tokens = await read(parts.store, exchanges.load_tokens, exchange.id, project=exchange.project)
     if tokens is None:
-        tokens = await tokenize(exchange, parts.server)
+        tokens = await tokenize(exchange, server)
         await write(parts.store, exchanges.save_tokens, exchange.id, tokens, project=exchange.project)
     segmenter = parts.plugins.segmenter(recipe.segmenter)
     ranges = answers.split(segmenter, recipe.segmenter, exchange)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
@@ -19,6 +20,8 @@ class Measure:
     name: str
     help: str
     label: str | None = None
+    joined: Literal["sum", "max"] = "sum"
+    """How the numbers of several processes become one."""
 
     @property
     def exported(self) -> str:
@@ -35,7 +38,7 @@ COUNTERS: tuple[Measure, ...] = (
     Measure("watched_requests", "Requests that were chosen for capture when they arrived."),
     Measure(
         "offered_exchanges",
-        "Watched requests that ended. With replayed_exchanges, the sum of skipped, dropped, stored and known "
+        "Watched requests that ended. With replayed_exchanges, the sum of skipped, dropped, stored, known and left "
         "exchanges and of those that wait.",
     ),
     Measure("replayed_exchanges", "Exchanges found in the spool of a process that ended before they were stored."),
@@ -56,6 +59,11 @@ COUNTERS: tuple[Measure, ...] = (
     Measure("skipped_exchanges", "Watched requests not kept, by reason (wire.tap.SKIP_REASONS).", "reason"),
     Measure("dropped_exchanges", "Watched requests lost to a bound or a failing store, by reason.", "reason"),
     Measure("stored_exchanges", "Exchanges written to the store."),
+    Measure(
+        "left_exchanges",
+        "Exchanges in the spool of a relay process that died while others of its port lived; one of them replays them.",
+    ),
+    Measure("relay_restarts", "Relay processes that were started again (--workers)."),
     Measure("explain_chosen", "Stored exchanges that were chosen to be explained."),
     Measure(
         "explain_capped", "Stored exchanges that were chosen, but whose rule had no jobs left (per_minute, per_day)."
@@ -81,10 +89,25 @@ GAUGES: tuple[Measure, ...] = (
     Measure("spool_items", "Exchanges in the spool that are not stored yet."),
     Measure("spool_bytes", "Bytes that the spool takes on disk."),
     Measure("tapped_bytes", "Bytes held by requests that are being watched right now."),
-    Measure("rules_stale", "1 while the rules file has an error and the rules before it hold, else 0."),
+    Measure("rules_stale", "1 while the rules file has an error and the rules before it hold, else 0.", joined="max"),
+    Measure("relay_processes", "Processes that serve the relay port."),
 )
 
 Snapshot = dict[str, float | dict[str, float]]
+
+
+class Shown(Protocol):
+    """What the second port shows: the counters of one process, or of several together."""
+
+    registry: CollectorRegistry
+
+    def snapshot(self) -> Snapshot:
+        """All numbers, for people: name -> number, or name -> label value -> number."""
+        ...
+
+    def exposition(self) -> bytes:
+        """The same in Prometheus' text format."""
+        ...
 
 
 class Counters:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import httpx
 
 from spex_proxy.facts.errors import BadReply, UpstreamBusy, UpstreamError
+from spex_proxy.ports.reach import client_for
 
 RENDER_ROUTES = {
     "chat": "/v1/chat/completions/render",
@@ -27,6 +29,9 @@ BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 answers so when a request was aborted by its engine's restart."""
 PATIENCE_S = 300.0
 """A batch of long prompts behind production traffic may take minutes on a busy server."""
+
+LOOK_S = 2.0
+"""A replica that does not say its version so soon is not asked for an explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +47,18 @@ class ModelInfo:
 class ModelServer:
     """An async client of one upstream. Use as a context manager, or close it."""
 
-    def __init__(self, base_url: str, api_key: str | None = None) -> None:
-        """The pool has no limits of its own: whoever asks bounds itself (httpcore
-        loses pool slots when waiting requests are cancelled)."""
-        self._client = httpx.AsyncClient(
-            base_url=base_url.rstrip("/"),
+    def __init__(self, base_url: str, api_key: str | None = None, ca: Path | None = None) -> None:
+        """`base_url` may be `unix:/path`; `ca` as in `ports.reach`.
+
+        The pool has no limits of its own: whoever asks bounds itself (httpcore
+        loses pool slots when waiting requests are cancelled). Raises SettingsError for a bad `ca`."""
+        self.base_url = base_url
+        self._client = client_for(
+            base_url,
+            ca,
+            httpx.Limits(max_connections=None, max_keepalive_connections=8),
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(PATIENCE_S, connect=5.0),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-            trust_env=False,
         )
 
     async def __aenter__(self) -> ModelServer:
@@ -79,6 +87,14 @@ class ModelServer:
         return ModelInfo(
             model, f"vllm {version.get('version', 'unknown')}", longest if isinstance(longest, int) else None
         )
+
+    async def is_up(self) -> bool:
+        """Whether anything but an error of the way there comes back, soon."""
+        try:
+            response = await self._client.get("/version", timeout=LOOK_S)
+        except httpx.HTTPError:
+            return False
+        return response.status_code not in BUSY
 
     async def render(self, kind: str, body: Mapping[str, Any]) -> Any | None:
         """The rendered prompt of a request's body; None where the route is switched off

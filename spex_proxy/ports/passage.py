@@ -1,4 +1,4 @@
-"""A TCP passage on loopback to another address, which knows when whoever uses it left. For `doctor`."""
+"""A TCP passage on loopback to another address or a socket, which knows when whoever uses it left. For `doctor`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Self
 class Passage:
     """Bytes go through as they are. Use as a context manager."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int | None = None) -> None:
+        """Without a port, `host` is the path of a unix socket."""
         self._to = host, port
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
@@ -36,7 +37,7 @@ class Passage:
         assert task is not None
         self._tasks.add(task)
         try:
-            back, there = await asyncio.open_connection(*self._to)
+            back, there = await self._open()
         except OSError:
             writer.close()
             return
@@ -49,6 +50,10 @@ class Passage:
             there.close()
             writer.close()
             self._tasks.discard(task)
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = self._to
+        return await (asyncio.open_unix_connection(host) if port is None else asyncio.open_connection(host, port))
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

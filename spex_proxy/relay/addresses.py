@@ -1,4 +1,4 @@
-"""Where things listen: base URLs of upstreams as parts. Pure."""
+"""Where things listen: base URLs of upstreams as parts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from spex_proxy.facts.errors import SettingsError
-
-UNIX = "unix:"
-"""Begins the address of a unix socket: `unix:/run/vllm.sock`, with as many slashes as one likes."""
+from spex_proxy.ports.reach import unix_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +27,6 @@ class Address:
     @property
     def is_unix(self) -> bool:
         return not self.port
-
-
-def unix_path(address: str) -> str | None:
-    """The path of a unix socket's address; None if it is another kind of address."""
-    return "/" + address.removeprefix(UNIX).lstrip("/") if address.startswith(UNIX) else None
 
 
 def read_address(url: str) -> Address:

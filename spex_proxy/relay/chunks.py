@@ -67,7 +67,7 @@ class Chunks:
 
     def _begin(self, data: bytes, position: int, line_end: int) -> None:
         found = _SIZE.fullmatch(data, position, line_end)
-        if found is None:
+        if found is None or line_end - position > _MOST_HELD:
             raise BadMessage("a chunk size that is not a plain hexadecimal number")
         size = int(found[1], 16)
         if size:
@@ -79,7 +79,7 @@ class Chunks:
         if data.startswith(_END, position):
             return position + 2
         end = data.find(b"\r\n\r\n", position)
-        if end < 0:
+        if end < 0 or end - position > _MOST_HELD:
             self._hold(data[position:])
             return -1
         self.trailers = data[position : end + 2]

@@ -35,13 +35,16 @@ class Asking(Protocol):
 class Pool:
     """The upstreams of one process."""
 
-    def __init__(self, addresses: Sequence[Address], connect_timeout_s: float) -> None:
+    def __init__(
+        self, addresses: Sequence[Address], connect_timeout_s: float, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`tls` is for the addresses that want it."""
         self.replicas = tuple(Replica(address) for address in addresses)
         self._timeout_s = connect_timeout_s
         self._idle: dict[Replica, list[Upstream]] = {replica: [] for replica in self.replicas}
         """The connection used last stands last: it is taken first, so that the others grow old and are closed."""
         self._turn = 0
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
 
@@ -121,7 +124,7 @@ class Pool:
 
     async def _open(self, replica: Replica) -> Upstream:
         address, loop = replica.address, asyncio.get_running_loop()
-        tls = self._context() if address.is_tls else None
+        tls = self._tls if address.is_tls else None
         async with asyncio.timeout(self._timeout_s):
             if address.is_unix:
                 _, upstream = await loop.create_unix_connection(lambda: Upstream(self.forget, replica), address.host)
@@ -130,11 +133,6 @@ class Pool:
                     lambda: Upstream(self.forget, replica), address.host, address.port, ssl=tls
                 )
         return upstream
-
-    def _context(self) -> ssl.SSLContext:
-        # The system's certificates, or those of SSL_CERT_FILE: OpenSSL's own rule.
-        self._tls = self._tls or ssl.create_default_context()
-        return self._tls
 
     def _found_down(self, replica: Replica, error: BaseException) -> None:
         if len(self.replicas) == 1 or replica.is_down:

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 
 from spex_proxy.facts.errors import SettingsError
-from spex_proxy.relay.addresses import unix_path
+from spex_proxy.ports.reach import unix_path
 
 # A peer that vanished without a word (its host died, a cable) is noticed after about two minutes.
 _KEEPALIVE = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
@@ -58,6 +58,16 @@ def listen_on(host: str, port: int, *, is_shared: bool = False) -> socket.socket
         listener.close()
         raise SettingsError(f"can't listen on {where(host, port)}: {error}") from error
     return listener
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """Hold a port for processes that share it, without listening there. Port 0 takes a free one.
+
+    Raises SettingsError if the address can't be had: also where others share it already, which would take requests
+    from us in silence.
+    """
+    listen_on(host, port).close()
+    return listen_on(host, port, is_shared=True)
 
 
 def where(host: str, port: int) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from fastapi import FastAPI
 
-from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.counters import Shown
 from spex_proxy.ports.store_gauges import JobNumbers, StoreGauges
 from spex_proxy.store.condition import backlog
 from spex_proxy.web import errors
 from spex_proxy.web.api import PREFIX, make_api_router
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.guard import Guard, is_loopback
-from spex_proxy.web.health import make_health_router
+from spex_proxy.web.health import Processes, make_health_router
 from spex_proxy.web.pages import make_pages_router
 
 ABOUT = """Why did the model say that? Exchanges that passed through the proxy, their explanations, and the
@@ -23,8 +23,16 @@ Wherever a path takes an id, any id will do: ours, vLLM's response id, a trace i
 Every error is `{"error": {"message", "type", "code", "where"?}}`."""
 
 
-def make_app(version: str, counters: Counters, store_trouble: Callable[[], str | None], doors: Doors) -> FastAPI:
-    """The application. `store_trouble` says what is wrong with the store, or None."""
+def make_app(
+    version: str,
+    counters: Shown,
+    store_trouble: Callable[[], str | None],
+    doors: Doors,
+    *,
+    rules_trouble: Callable[[], str | None] = lambda: None,
+    processes: Callable[[], Processes] = lambda: Processes(1, 1),
+) -> FastAPI:
+    """The application. `store_trouble` says what is wrong with the store, or None; `rules_trouble` likewise."""
     app = FastAPI(
         title="spex-proxy",
         version=version,
@@ -37,7 +45,7 @@ def make_app(version: str, counters: Counters, store_trouble: Callable[[], str |
     counters.registry.register(StoreGauges(lambda: _job_numbers(doors)))
     errors.install(app)
     app.add_middleware(Guard, is_loopback=is_loopback(doors.host), names=doors.names)
-    app.include_router(make_health_router(version, counters, store_trouble))
+    app.include_router(make_health_router(version, counters, store_trouble, rules_trouble, processes))
     app.include_router(make_api_router(doors))
     app.include_router(make_pages_router(doors.store, doors.project, relay=doors.relay, version=version))
     return app

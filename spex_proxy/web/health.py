@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
 
-from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.counters import Shown
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+class Processes(NamedTuple):
+    """Relay processes on one port."""
+
+    wanted: int
+    serving: int
+
+
 def make_health_router(
     version: str,
-    counters: Counters,
+    counters: Shown,
     store_trouble: Callable[[], str | None],
     rules_trouble: Callable[[], str | None] = lambda: None,
+    processes: Callable[[], Processes] = lambda: Processes(1, 1),
 ) -> APIRouter:
     """What is wrong with the store, and with the newest version of the sampling rules; None: nothing."""
     router = APIRouter(tags=["health"])
@@ -26,12 +35,16 @@ def make_health_router(
         """The process is alive."""
         return {"status": "ok", "version": version}
 
-    @router.get("/readyz")
-    def readyz() -> dict[str, Any]:
-        """Ready to relay. A store that is down does not change that, it is said under `store`; nor does a rules
-        file with an error, while the rules before it hold."""
+    @router.get("/readyz", responses={503: {"description": "No relay process serves yet, or any more."}})
+    def readyz() -> Any:
+        """Ready to relay, if one process at least serves. A store that is down does not change that, it is said
+        under `store`; nor does a rules file with an error, while the rules before it hold."""
         store, rules = store_trouble() or "ok", rules_trouble() or "ok"
-        return {"status": "ready", "store": store, "rules": rules, "counts": counters.snapshot()}
+        counts, (wanted, serving) = counters.snapshot(), processes()
+        status = "ready" if serving == wanted else "degraded" if serving else "starting"
+        told: dict[str, Any] = {"status": status, "store": store, "rules": rules}
+        told |= {"processes": {"wanted": wanted, "serving": serving}, "counts": counts}
+        return told if serving else JSONResponse(told, 503)
 
     @router.get(
         "/metrics",

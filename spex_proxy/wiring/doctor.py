@@ -19,7 +19,8 @@ async def doctor_parts(settings: Settings, model: str | None) -> AsyncIterator[D
     """What looks at everything; needs nothing of it to be there."""
     key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
     setup = Setup(
-        upstream=settings.upstream,
+        upstream=settings.upstreams[0],
+        replicas=settings.upstreams[1:],
         api_key=key,
         model=model,
         scheduling_policy=settings.scheduling_policy,
@@ -31,5 +32,6 @@ async def doctor_parts(settings: Settings, model: str | None) -> AsyncIterator[D
         otlp_endpoint=settings.otlp_endpoint,
         version=__version__,
     )
-    async with ModelServer(settings.upstream, key) as server, Looker() as looker:
+    ca = settings.upstream_ca
+    async with ModelServer(settings.upstreams[0], key, ca) as server, Looker(ca=ca) as looker:
         yield Doctor(setup, server, looker, Plugins())

@@ -14,7 +14,7 @@ from spex_proxy.plug.load import Plugins
 from spex_proxy.settings import Settings
 from spex_proxy.wiring.shared import make_recipe
 
-_LOOPBACK = ("127.", "::1", "localhost")
+_LOOPBACK = ("127.", "::1", "localhost", "unix:")
 
 
 def default_rule(settings: Settings) -> Rule:

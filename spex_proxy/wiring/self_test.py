@@ -14,6 +14,7 @@ from spex_proxy.flows.self_test import SelfTest
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.look import Answer, Looker
 from spex_proxy.ports.passage import Passage
+from spex_proxy.ports.reach import unix_path
 from spex_proxy.relay import House, serve
 from spex_proxy.settings import Settings
 from spex_proxy.wire.about import read_models
@@ -22,20 +23,24 @@ from spex_proxy.wiring.shared import make_recipe
 
 
 @asynccontextmanager
-async def self_test(settings: Settings, model: str | None) -> AsyncIterator[SelfTest]:
-    """Two relays for as long as the block lasts; what they capture is let go."""
+async def self_test(settings: Settings, upstream: str, model: str | None) -> AsyncIterator[SelfTest]:
+    """Two relays before this upstream for as long as the block lasts; what they capture is let go."""
     key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
-    url = urlsplit(settings.upstream)
+    url = urlsplit(upstream)
     async with AsyncExitStack() as stack:
-        passage, passing = None, settings.upstream
+        passage, passing = None, upstream
         if url.scheme == "http" and url.hostname and not url.username:
             passage = await stack.enter_async_context(Passage(url.hostname, url.port or 80))
             passing = f"http://127.0.0.1:{passage.port}{url.path}"
-        off = await stack.enter_async_context(_relay(settings, settings.upstream, 0.0))
+        elif path := unix_path(upstream):
+            passage = await stack.enter_async_context(Passage(path))
+            passing = f"http://127.0.0.1:{passage.port}"
+        off = await stack.enter_async_context(_relay(settings, upstream, 0.0))
         on = await stack.enter_async_context(_relay(settings, passing, 1.0))
         yield SelfTest(
-            direct=settings.upstream, off=off, on=on, model=model or await _first_model(settings.upstream, key),
+            direct=upstream, off=off, on=on, model=model or await _first_model(settings, upstream, key),
             api_key=key, passage=passage, secrets=tuple(word for word in (key, url.password) if word),
+            ca=settings.upstream_ca,
         )  # fmt: skip
 
 
@@ -49,7 +54,7 @@ async def _relay(settings: Settings, upstream: str, capture: float) -> AsyncIter
 
     watcher = Watcher(Sampler(lambda: book, b"self-test"), TapLimits(), TapBudget(settings.queue_bytes), let_go)
     stop, bound = asyncio.Event(), asyncio.get_running_loop().create_future()
-    house = House([upstream], watcher, Counters())
+    house = House([upstream], watcher, Counters(), ca=settings.upstream_ca)
     serving = asyncio.create_task(serve(house, "127.0.0.1", 0, stop=stop, ready=bound.set_result, grace_s=1))
     try:
         yield f"http://127.0.0.1:{await bound}"
@@ -58,8 +63,8 @@ async def _relay(settings: Settings, upstream: str, capture: float) -> AsyncIter
         await serving
 
 
-async def _first_model(upstream: str, key: str | None) -> str | None:
-    async with Looker() as looker:
-        look = await looker.get(f"{upstream}/v1/models", key)
+async def _first_model(settings: Settings, upstream: str, key: str | None) -> str | None:
+    async with Looker(ca=settings.upstream_ca) as looker:
+        look = await looker.get(upstream, "/v1/models", key)
     cards = read_models(look.body) if isinstance(look, Answer) and look.status == 200 else None
     return cards[0].name if cards else None

@@ -29,7 +29,9 @@ def make_telemetry(settings: Settings) -> Telemetry:
 
 
 def url_here(host: str, port: int) -> str:
-    """Where this machine reaches one of our own ports."""
+    """Where this machine reaches one of our own ports, or sockets."""
+    if host.startswith("unix:"):
+        return host
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - read, not bound
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

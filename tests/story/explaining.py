@@ -23,7 +23,7 @@ from spex_proxy.flows.verify import verify
 from spex_proxy.flows.work import Report, Retries, run_job
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
-from spex_proxy.ports.model_server import ModelServer
+from spex_proxy.ports.model_servers import ModelServers
 from spex_proxy.ports.telemetry import Telemetry, make_provider
 from spex_proxy.store import outbox
 from spex_proxy.store.connect import reading
@@ -88,13 +88,13 @@ class Desk:
     @contextmanager
     def parts(self) -> Iterator[Parts]:
         """What a worker holds. The client is closed by whoever runs the loop: see `work_off`."""
-        yield Parts(self.store, ModelServer(self.upstream_url), self.plugins, self.telemetry, 100)
+        yield Parts(self.store, ModelServers([self.upstream_url]), self.plugins, self.telemetry, 100)
 
     async def work_off(self, most_jobs: int = 10) -> list[Report]:
         """Run queued jobs until none is left (or `most_jobs` were run); their last reports, in order."""
         ends: list[Report] = []
         with self.parts() as parts:
-            async with parts.server:
+            async with parts.servers:
                 while len(ends) < most_jobs:
                     job = await write(self.store, outbox.claim, "test")
                     if job is None:

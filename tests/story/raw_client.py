@@ -46,6 +46,11 @@ class RawClient:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
+    @property
+    def local_port(self) -> int:
+        port: int = self._socket.getsockname()[1]
+        return port
+
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 

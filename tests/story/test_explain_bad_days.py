@@ -252,7 +252,7 @@ async def test_an_abrupt_stop_asks_no_committed_reading_again(desk: Desk, model:
     model.faults.extend([lambda reply: [reply]] * 3)
     model.faults.append(waiting(gate))  # the fourth batch never comes
     with desk.parts() as parts:
-        async with parts.server:
+        async with parts.servers:
             job = await write(desk.store, outbox.claim, "w")
             assert job is not None
             running = asyncio.create_task(run_job(job, parts, desk.reports.append))
@@ -278,7 +278,7 @@ async def test_a_job_that_was_taken_over_keeps_nothing(desk: Desk, model: Script
     model.faults.extend([lambda reply: [reply]] * 4)
     model.faults.append(waiting(gate))
     with desk.parts() as parts:
-        async with parts.server:
+        async with parts.servers:
             job = await write(desk.store, outbox.claim, "w")
             assert job is not None
             running = asyncio.create_task(run_job(job, parts, desk.reports.append))

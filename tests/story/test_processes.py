@@ -228,7 +228,7 @@ def _refuses(port: int) -> bool:
 def test_a_grace_is_longer_than_what_it_waits_for() -> None:
     """`up` kills only what had the time to end by itself; a batch of questions is no reason to wait."""
     from spex_proxy.ports.processes import GRACE_S  # noqa: PLC0415
-    from spex_proxy.wiring.relay import DRAIN_S  # noqa: PLC0415
+    from spex_proxy.wiring.relaying import DRAIN_S  # noqa: PLC0415
 
     assert GRACE_S > 30 + DRAIN_S
     assert BUSY_PAUSE_S < GRACE_S

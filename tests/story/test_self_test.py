@@ -62,7 +62,7 @@ async def examined(findings: AsyncIterator[Finding]) -> dict[str, Finding]:
 
 async def test_our_relay_on_a_good_server(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow, "ROUNDS", 5)
-    async with self_test(Settings(upstream=upstream.url), None) as test:
+    async with self_test(Settings(upstream=upstream.url), upstream.url, None) as test:
         found = await examined(test.examine())
     assert list(found) == ["JSON", "SSE", "errors", "aborts", "overhead", "verdict"]
     assert {found[name].level for name in ("JSON", "SSE", "errors")} == {"ok"}
@@ -107,7 +107,8 @@ async def test_a_relay_that_does_not_tell_of_an_abort(upstream: Upstream, monkey
 
 
 async def test_without_a_server() -> None:
-    async with self_test(Settings(upstream=f"http://127.0.0.1:{free_port()}"), "m") as test:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    async with self_test(Settings(upstream=nobody), nobody, "m") as test:
         found = await examined(test.examine())
     assert {found[name].level for name in ("JSON", "SSE", "errors", "aborts", "overhead")} == {"unknown"}
     assert all(finding.advice for finding in found.values())

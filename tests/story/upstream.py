@@ -66,6 +66,8 @@ class Upstream:
     """Requests that are being answered now."""
     aborted: int = 0
     """Requests whose peer left before the script was at its end."""
+    accepted: int = 0
+    """Connections, ever."""
     sent: int = 0
     """Bytes that the network has taken from the script."""
 
@@ -121,6 +123,7 @@ class Upstream:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        self.accepted += 1
         try:
             while await self._one_request(reader, writer):
                 pass

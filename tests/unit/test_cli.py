@@ -111,7 +111,8 @@ def test_every_command_and_option_explains_itself(path: list[str], command: clic
             continue
         text = getattr(parameter, "help", None)
         assert text, f"{' '.join(path)}: {parameter.name} has no help"
-        assert text.split("[env")[0].strip() in said
+        is_shown = not getattr(parameter, "hidden", False)
+        assert (text.split("[env")[0].strip() in said) is is_shown
 
 
 def test_without_a_command_there_is_help(spex: Spex) -> None:
@@ -187,7 +188,7 @@ def test_settings_that_cannot_work(spex: Spex, monkeypatch: pytest.MonkeyPatch) 
     assert code == 1
     assert err.splitlines() == [
         "spex-proxy: these settings can't work:",
-        "  upstream (SPEX_UPSTREAM): must begin with http:// or https://",
+        "  upstream (SPEX_UPSTREAM): must begin with http:// or https://, or be unix:/PATH",
         "  port (SPEX_PORT): Input should be less than or equal to 65535",
         "  budget (SPEX_BUDGET): Input should be a valid integer, unable to parse string as an integer",
     ]

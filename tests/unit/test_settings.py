@@ -39,7 +39,8 @@ def test_every_setting_has_a_help_and_a_default(name: str) -> None:
 
 
 OTHER = {
-    "upstream": "http://gpu:1", "upstream_api_key": "sk-1", "store": "sqlite:///x.db", "project": "p",
+    "upstream": "http://gpu:1", "upstream_ca": "ca.pem", "workers": "4",
+    "upstream_api_key": "sk-1", "store": "sqlite:///x.db", "project": "p",
     "host": "10.0.0.1", "port": "1", "admin_host": "::1", "admin_names": "spex", "admin_port": "2",
     "capture_rate": "0.5", "explain_rate": "1.0", "draw_secret": "s3", "max_body_bytes": "1", "queue_items": "2",
     "queue_bytes": "3", "handoff": "durable", "spool": "spool", "spool_bytes": "4",
@@ -94,6 +95,9 @@ def test_a_setting_that_is_none_stays_none_in_children(monkeypatch: pytest.Monke
         ("upstream", "", "must begin with http:// or https://"),
         ("upstream", "ftp://gpu-box", "must begin with http:// or https://"),
         ("upstream", "http://gpu-box:8000/v1/", "must not end with /v1"),
+        ("upstream", "http://a:1,,b:2", "must begin with http:// or https://"),
+        ("upstream", "unix:/", "unix:/PATH"),
+        ("workers", "0", "greater than or equal to 1"),
         ("project", "", "at least 1 character"),
         ("port", "http", "valid integer"),
         ("port", "65536", "less than or equal to 65535"),
@@ -149,6 +153,15 @@ def test_log_levels_in_any_case(level: str) -> None:
 
 def test_a_slash_at_the_upstreams_end_is_no_part_of_it() -> None:
     assert Settings(upstream="https://gpu-box/llm/").upstream == "https://gpu-box/llm"
+
+
+def test_several_upstreams_have_commas_between_or_options_of_their_own() -> None:
+    several = Settings(upstream="http://a:1/, https://b/llm/,unix:/run/v.sock,http://a:1")
+    assert several.upstreams == ("http://a:1", "https://b/llm", "unix:/run/v.sock")
+    assert cli.settings_from(upstream=["http://a:1", "http://b:2,http://c:3"]).upstreams == (
+        "http://a:1", "http://b:2", "http://c:3"
+    )  # fmt: skip
+    assert cli.settings_from(upstream=[]).upstreams == ("http://127.0.0.1:8000",)
 
 
 def test_the_recipe_is_what_the_settings_say() -> None:
