@@ -102,17 +102,24 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             os.sched_setaffinity(0, where.rest)
             for line in absent:
                 print(line, file=sys.stderr)
-            found = uvloop.run(measure(asked, targets, upstream, options.rounds, options.noise, progress))
+            record["targets"] |= {target.name: target.about for target in targets}
+            record |= {"absent": absent, "most_noise": options.noise}
+            record["runs"].append(about() | {"measured": list(options.only), "rounds": options.rounds})
             if ABORTS in options.only:
                 record["aborts"] |= uvloop.run(measure_aborts(targets, upstream, options.tries, progress))
+            for scenario in asked:
+                found = measure([scenario], targets, upstream, options.rounds, options.noise, progress)
+                record["scenarios"] |= uvloop.run(found)
+                _write(record, options.json)  # whatever ends the next one
             progress("")
             os.sched_setaffinity(0, where.rest | where.target)
-    record["scenarios"] |= found
-    record["targets"] |= {target.name: target.about for target in targets}
-    record["absent"] = absent
-    record["most_noise"] = options.noise
-    record["runs"].append(about() | {"measured": list(options.only), "rounds": options.rounds})
+    _write(record, options.json)
     return record
+
+
+def _write(record: dict[str, Any], path: Path | None) -> None:
+    if path is not None:
+        path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -121,8 +128,6 @@ def main(given: Sequence[str] | None = None) -> None:
         record = json.loads(options.show.read_text())
     else:
         record = run(options)
-        if options.json is not None:
-            options.json.write_text(json.dumps(record, indent=1) + "\n")
     if options.plot is not None:
         plot.write(record, options.plot)
     print("\n\n".join(part for part in (tables(record), verdicts(record)) if part))
