@@ -18,9 +18,10 @@ from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.scorers import Scorer
-from spex_proxy.ports.scorers.completions import CompletionsScorer
+from spex_proxy.ports.scorers.choose import Scorers
 from spex_proxy.ports.telemetry import Telemetry
 from spex_proxy.store import exchanges, games
+from spex_proxy.wire.engine import Layout
 from spex_proxy.wire.tokens import align
 
 
@@ -32,8 +33,7 @@ class Parts:
     server: ModelServer
     plugins: Plugins
     telemetry: Telemetry
-    priority: int
-    """vLLM priority of our requests; production's is 0, larger is less urgent."""
+    scorers: Scorers
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,6 @@ class Table:
 async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     """Token ids, players, target, scorer: the game, stored before the first question."""
     info = await parts.server.info(exchange.model)
-    scorer = CompletionsScorer(parts.server, info, parts.priority)
     salt = await read(parts.store, exchanges.load_salt, exchange.id, project=exchange.project)
     tokens = await read(parts.store, exchanges.load_tokens, exchange.id, project=exchange.project)
     if tokens is None:
@@ -61,6 +60,8 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     players = align(recipe.segmenter, ranges, exchange, tokens)
     if not players.segments:
         raise CannotExplain(f"the segmenter {recipe.segmenter!r} found nothing in the prompt that could be masked")
+    layout = Layout(tokens.prompt_ids, tuple((one.token_start, one.token_end) for one in players.segments))
+    scorer = await parts.scorers.make(info, layout)
     target = Target(
         0,
         min(len(tokens.output_ids), recipe.max_scored_tokens),

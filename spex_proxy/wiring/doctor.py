@@ -30,6 +30,7 @@ async def doctor_parts(settings: Settings, model: str | None) -> AsyncIterator[D
         chosen={"segmenter": settings.segmenter, "masker": settings.masker, "value": settings.value},
         otlp_endpoint=settings.otlp_endpoint,
         version=__version__,
+        scorer=settings.scorer,
     )
     async with ModelServer(settings.upstream, key) as server, Looker() as looker:
         yield Doctor(setup, server, looker, Plugins())

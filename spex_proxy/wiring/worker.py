@@ -11,6 +11,7 @@ from spex_proxy.flows.jobs import Options, work
 from spex_proxy.flows.work import Report, Retries
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.model_server import ModelServer
+from spex_proxy.ports.scorers.choose import Scorers
 from spex_proxy.settings import Settings
 from spex_proxy.wiring.shared import make_telemetry
 from spex_proxy.wiring.store import ready_store
@@ -27,7 +28,8 @@ async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
         plugins.get(kind, name)  # a bad plugin is refused now, not at the first job
     async with ModelServer(settings.upstream, key) as server:
         try:
-            yield Parts(store, server, plugins, telemetry, settings.background_priority)
+            scorers = Scorers(server, settings.scorer, settings.background_priority)
+            yield Parts(store, server, plugins, telemetry, scorers)
         finally:
             await asyncio.to_thread(telemetry.close)
             store.dispose()
