@@ -28,3 +28,18 @@ class DeleteMasker:
                 position = segment.token_end
         kept.extend(prompt_ids[position:])
         return tuple(kept)
+
+
+class BlankMessageMasker:
+    """A message stays only if all of its players are kept; else all of them are left out, and the template stays.
+
+    Asks what whole messages, documents and tool results are worth while the players remain the finer
+    segments: it equals `delete` where each message is one player.
+    """
+
+    name = "blank_message"
+
+    def apply(self, prompt_ids: Sequence[int], players: Segmentation, mask: NDArray[np.bool_]) -> tuple[int, ...]:
+        blank = {segment.message for segment, is_kept in zip(players.segments, mask, strict=True) if not is_kept}
+        whole = np.asarray([segment.message not in blank for segment in players.segments], dtype=np.bool_)
+        return DeleteMasker().apply(prompt_ids, players, whole)
