@@ -106,10 +106,9 @@ def in_order(masks: Masks, order: str) -> Masks:
 
 
 def make_layout(header: int, players: int, segment: int) -> Layout:
-    ids = np.random.Generator(np.random.PCG64(7)).integers(
-        VOCABULARY.start, VOCABULARY.stop, header + players * segment
-    )
-    starts = range(header, header + players * segment, segment)
+    size = header + players * segment
+    ids = np.random.Generator(np.random.PCG64(7)).integers(VOCABULARY.start, VOCABULARY.stop, size)
+    starts = range(header, size, segment)
     return Layout(tuple(ids.tolist()), tuple((start, start + segment) for start in starts))
 
 
@@ -150,11 +149,10 @@ def counters(url: str) -> tuple[int, int]:
     return total("vllm:prompt_tokens_total"), total("vllm:prompt_tokens_cached_total")
 
 
-async def run(url: str, model: str | None, layout: Layout, count: int, answer: Sequence[int]) -> list[Found]:
+async def run(url: str, model: str, layout: Layout, count: int, answer: Sequence[int]) -> list[Found]:
     found = []
     async with ModelServer(url) as server:
-        listed = httpx.get(f"{url}/v1/models", trust_env=False, timeout=60).json()["data"]
-        info = await server.info(model or listed[0]["id"])
+        info = await server.info(model)
         for case in CASES:
             scorer = await Scorers(server, case.backend, PRIORITY).make(info, layout)  # a salt of its own
             masks = masks_of(case.design, len(layout.segments), count)
@@ -225,7 +223,8 @@ def main(given: Sequence[str]) -> None:
     answer = list(range(1000, 1000 + options.answer))
     with server(options.upstream) as url:
         cache = read_prefix_cache(httpx.get(f"{url}/metrics", trust_env=False, timeout=60).text)
-        found = asyncio.run(run(url, options.model, layout, options.masks, answer))
+        listed = httpx.get(f"{url}/v1/models", trust_env=False, timeout=60).json()["data"]
+        found = asyncio.run(run(url, options.model or listed[0]["id"], layout, options.masks, answer))
     print(report(found, layout, options.answer, cache.block_tokens if cache else None))
     print(f"\n{datetime.now(UTC):%Y-%m-%d}, python -m bench.scoring_cost {' '.join(given)}".rstrip())
 

@@ -75,7 +75,7 @@ CASES: list[tuple[Finding, Level, str]] = [
     (
         server.scorer((1, 2, 3), CHOICE, SCORED),
         "ok",
-        "completions (no engine: the plugin is not loaded): 3 tokens asked",
+        "completions (no engine: the plugin is not loaded): 3",
     ),
     (server.scorer((1, 2, 3), CHOICE, BadReply("positive")), "broken", "completions (no engine"),
     (server.scorer((1, 2, 3), None, UpstreamBusy("503")), "unknown", "503"),
