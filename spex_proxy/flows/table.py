@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
-from spex_proxy.facts.errors import CannotExplain
+from spex_proxy.facts.errors import BadReply, CannotExplain
 from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
@@ -21,7 +21,7 @@ from spex_proxy.ports.scorers import Scorer
 from spex_proxy.ports.scorers.choose import Scorers
 from spex_proxy.ports.telemetry import Telemetry
 from spex_proxy.store import exchanges, games
-from spex_proxy.wire.engine import Layout
+from spex_proxy.wire.engine import lay_out
 from spex_proxy.wire.tokens import align
 
 
@@ -56,12 +56,13 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
         tokens = await tokenize(exchange, parts.server)
         await write(parts.store, exchanges.save_tokens, exchange.id, tokens, project=exchange.project)
     segmenter = parts.plugins.segmenter(recipe.segmenter)
-    ranges = answers.split(segmenter, recipe.segmenter, exchange)
-    players = align(recipe.segmenter, ranges, exchange, tokens)
+    texts = answers.split(segmenter, recipe.segmenter, exchange)
+    players = align(recipe.segmenter, texts, exchange, tokens)
     if not players.segments:
         raise CannotExplain(f"the segmenter {recipe.segmenter!r} found nothing in the prompt that could be masked")
-    layout = Layout(tokens.prompt_ids, tuple((one.token_start, one.token_end) for one in players.segments))
-    scorer = await parts.scorers.make(info, layout)
+    players = replace(players, filler=await _filler(exchange.model, recipe.masker, parts))
+    ranges = [(one.token_start, one.token_end) for one in players.segments]
+    scorer = await parts.scorers.make(info, lay_out(tokens.prompt_ids, ranges, players.filler))
     target = Target(
         0,
         min(len(tokens.output_ids), recipe.max_scored_tokens),
@@ -88,3 +89,17 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     game = replace(game, digest=game_digest(game, tokens, salt))
     game = await write(parts.store, games.save_game, game)
     return Table(exchange, tokens, salt, game, scorer)
+
+
+async def _filler(model: str, masker: str, parts: Parts) -> tuple[int, ...]:
+    """Token ids of the text that the masker puts in the place of segments; empty if it puts none."""
+    text = getattr(parts.plugins.masker(masker), "filler", "")
+    if not text:
+        return ()
+    reply = await parts.server.tokenize({"model": model, "prompt": text, "add_special_tokens": False})
+    ids = reply.get("tokens")
+    if not isinstance(ids, list) or not ids or {*map(type, ids)} != {int}:
+        raise BadReply(
+            f"/tokenize gave no token for {text!r}, which the masker {masker!r} puts in the place of segments"
+        )
+    return tuple(ids)

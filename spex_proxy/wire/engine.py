@@ -33,6 +33,22 @@ class Layout:
     """Ranges [start, end) of `ids`: ascending, disjoint, not empty."""
 
 
+def lay_out(ids: tuple[int, ...], ranges: Sequence[tuple[int, int]], filler: tuple[int, ...] = ()) -> Layout:
+    """The prompt; with a `filler`, each range is followed by what may stand in its place, as many tokens of it."""
+    if not filler:
+        return Layout(ids, tuple(ranges))
+    both: list[int] = []
+    segments: list[tuple[int, int]] = []
+    position = 0
+    for start, end in ranges:
+        both += ids[position:end]
+        length = end - start
+        both += (filler * length)[:length]
+        segments += [(len(both) - 2 * length, len(both) - length), (len(both) - length, len(both))]
+        position = end
+    return Layout((*both, *ids[position:]), tuple(segments))
+
+
 def kept(layout: Layout, ids: Sequence[int]) -> tuple[bool, ...] | None:
     """Which segments stand in `ids`; None if it is not the prompt with some of them left out.
 

@@ -139,6 +139,18 @@ async def test_a_masker_that_blanks_messages_is_explained_with_few_questions(sto
     desk.close()
 
 
+async def test_a_masker_that_fills_in_is_explained(store: Engine, model: BackedModel) -> None:
+    model.backends = {"engine"}
+    desk = Desk(model.url, store, replace(RECIPE, masker="placeholder"), scorer="auto")
+    desk.ask(question(sentences(5)))
+    found = await desk.explanation()
+    assert found.fidelity.r2 == pytest.approx(1.0)  # the planted game reads words, and dots are none
+    assert len({len(ids) for ids in model.asked}) == 1
+    assert any("..." in model.text_of(ids) for ids in model.asked)
+    assert all(check.is_passed for check in desk.checks(found.id))
+    desk.close()
+
+
 # ---- which one is taken ----
 
 

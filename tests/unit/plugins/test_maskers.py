@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spex_proxy.facts.exchange import Segment, Segmentation
-from spex_proxy_standard.maskers import BlankMessageMasker, DeleteMasker
+from spex_proxy_standard.maskers import BlankMessageMasker, DeleteMasker, PlaceholderMasker
 
 Case = tuple[tuple[int, ...], Segmentation, list[bool]]
 
@@ -70,6 +70,25 @@ def test_masking_more_keeps_a_part_of_what_was_kept(case: Case, data: st.DataObj
 def test_a_mask_of_another_game_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="zip"):
         apply(((1, 2, 3, 4), players((1, 2), (2, 3)), []), [True] * length)
+
+
+@given(cases(), st.lists(st.integers(1, 9), min_size=1, max_size=3))
+def test_a_placeholder_moves_nothing(case: Case, filler: list[int]) -> None:
+    ids, segmentation, mask = case
+    given_ids = Segmentation("any", segmentation.segments, filler=tuple(filler))
+    got = PlaceholderMasker().apply(ids, given_ids, np.array(mask, dtype=bool))
+    assert len(got) == len(ids)
+    for segment, is_kept in zip(segmentation.segments, mask, strict=True):
+        at = slice(segment.token_start, segment.token_end)
+        length = segment.token_end - segment.token_start
+        assert got[at] == (ids[at] if is_kept else (tuple(filler) * length)[:length])
+    masked = {
+        at
+        for segment, is_kept in zip(segmentation.segments, mask, strict=True)
+        if not is_kept
+        for at in range(segment.token_start, segment.token_end)
+    }
+    assert all(got[at] == ids[at] for at in range(len(ids)) if at not in masked)
 
 
 def blanked(mask: list[bool]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spex_proxy.facts.errors import BadReply
 from spex_proxy.facts.evidence import Probe
-from spex_proxy.wire.engine import Answered, Layout, kept, read_line, score_body
+from spex_proxy.wire.engine import Answered, Layout, kept, lay_out, read_line, score_body
 from spex_proxy.wire.scoring import Usage
 from spex_proxy_vllm.asked import read
 
@@ -66,6 +66,22 @@ def test_the_plugin_makes_the_probes_again(case: tuple[Layout, list[list[bool]]]
     asked = read(json.dumps(sent(layout, probes)).encode())
     assert [tuple(asked.prompt(number)) for number in range(len(asked))] == [probe.prompt_ids for probe in probes]
     assert len(asked.ids) == len(layout.ids)  # found as masks, not sent one by one
+
+
+@given(layouts(), st.lists(st.integers(1, 4), min_size=1, max_size=2))
+def test_prompts_with_a_filler_are_masks_too(case: tuple[Layout, list[list[bool]]], filler: list[int]) -> None:
+    layout, masks = case
+    wide = lay_out(layout.ids, layout.segments, tuple(filler))
+    probes = []
+    for mask in masks:
+        ids = list(layout.ids)
+        for (a, b), keep in zip(layout.segments, mask, strict=True):
+            if not keep:
+                ids[a:b] = (filler * (b - a))[: b - a]
+        probes.append(Probe(tuple(ids), (9,), ""))
+    asked = read(json.dumps(sent(wide, probes)).encode())
+    assert [tuple(asked.prompt(number)) for number in range(len(asked))] == [probe.prompt_ids for probe in probes]
+    assert len(asked.ids) == len(wide.ids)
 
 
 @given(st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=8), min_size=1, max_size=5))
