@@ -1,8 +1,10 @@
 """What an explanation's masks cost the model server: computed prompt tokens as a share of the naive cost.
 
     python -m bench.scoring_cost [--upstream URL] [--masks 24] [--header 192] [--players 16] [--segment 12] [--answer 8]
+                                 [--stock 8]
 
-Naive is masks x tokens of the full prompt: every mask read whole. Without --upstream, vLLM with the small model is
+Naive is masks x tokens of the full prompt: every mask read whole. `completions` reads whole whatever it is asked, and
+slowly: it gets only --stock of the uniform masks, to compare values. Without --upstream, vLLM with the small model is
 started on the CPU, with our plugin (`make vllm`). Prompts are random tokens: a header that nobody masks, then the
 players. All counts are the server's own (`vllm:prompt_tokens_total` less `vllm:prompt_tokens_cached_total`), and are
 compared with what the scorer stores. No time is measured, so a busy machine does no harm.
@@ -149,13 +151,15 @@ def counters(url: str) -> tuple[int, int]:
     return total("vllm:prompt_tokens_total"), total("vllm:prompt_tokens_cached_total")
 
 
-async def run(url: str, model: str, layout: Layout, count: int, answer: Sequence[int]) -> list[Found]:
+async def run(url: str, model: str, layout: Layout, count: int, stock: int, answer: Sequence[int]) -> list[Found]:
     found = []
     async with ModelServer(url) as server:
         info = await server.info(model)
         for case in CASES:
             scorer = await Scorers(server, case.backend, PRIORITY).make(info, layout)  # a salt of its own
             masks = masks_of(case.design, len(layout.segments), count)
+            if case.backend == "completions":
+                masks = in_order(masks, case.order)[:: max(1, len(masks) // stock)][:stock]
             found.append(await measure(case, scorer, url, layout, masks, answer))
             print(f"{case.backend}, {case.design}, {case.order}: done", file=sys.stderr, flush=True)
     return found
@@ -216,7 +220,8 @@ def main(given: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.scoring_cost", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--upstream", help="a vLLM server with our plugin that nobody else uses")
     parser.add_argument("--model", help="what it serves; the first by default")
-    for name, default in (("masks", 24), ("header", 192), ("players", 16), ("segment", 12), ("answer", 8)):
+    defaults = {"masks": 24, "stock": 8, "header": 192, "players": 16, "segment": 12, "answer": 8}
+    for name, default in defaults.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args(given)
     layout = make_layout(options.header, options.players, options.segment)
@@ -224,7 +229,7 @@ def main(given: Sequence[str]) -> None:
     with server(options.upstream) as url:
         cache = read_prefix_cache(httpx.get(f"{url}/metrics", trust_env=False, timeout=60).text)
         listed = httpx.get(f"{url}/v1/models", trust_env=False, timeout=60).json()["data"]
-        found = asyncio.run(run(url, options.model or listed[0]["id"], layout, options.masks, answer))
+        found = asyncio.run(run(url, options.model or listed[0]["id"], layout, options.masks, options.stock, answer))
     print(report(found, layout, options.answer, cache.block_tokens if cache else None))
     print(f"\n{datetime.now(UTC):%Y-%m-%d}, python -m bench.scoring_cost {' '.join(given)}".rstrip())
 
