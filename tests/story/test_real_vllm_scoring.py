@@ -31,7 +31,7 @@ LAYOUT = Layout(
     tuple((start, start + SEGMENT) for start in range(HEADER, HEADER + PLAYERS * SEGMENT, SEGMENT)),
 )
 ANSWER = (300, 301, 302)
-ENOUGH_S = 120
+ENOUGH_S = 300
 
 
 def probe(*mask: int) -> Probe:
@@ -121,9 +121,9 @@ def test_what_makes_no_sense_is_refused_before_the_engine_hears_of_it(
 
 
 def test_a_client_that_leaves_frees_the_engine(vllm: str) -> None:
-    long = [int(i) for i in np.random.Generator(np.random.PCG64(1)).integers(100, 20_000, 400)]
+    long = [int(i) for i in np.random.Generator(np.random.PCG64(1)).integers(100, 20_000, 100)]
     masks = 64
-    asked = body(ids=long, segments=[], masks="", count=masks, in_flight=8, cache_salt="spex-leaving")
+    asked = body(ids=long, segments=[], masks="", count=masks, in_flight=2, cache_salt="spex-leaving")
     before = counters(vllm)
     with httpx.stream("POST", f"{vllm}/v1/spex/score", json=asked, trust_env=False, timeout=ENOUGH_S) as reply:
         first = json.loads(next(reply.iter_lines()))
