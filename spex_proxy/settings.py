@@ -34,6 +34,7 @@ Name = Annotated[str, Field(min_length=1)]
 BaseUrls = Annotated[str, AfterValidator(_base_urls)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
 SchedulingPolicy = Literal["unknown", "fcfs", "priority"]
+ScorerName = Literal["auto", "engine", "generate", "completions"]
 Handoff = Literal["best_effort", "durable"]
 ExplainCallers = Literal["local", "key", "anyone", "nobody"]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -114,6 +115,11 @@ class Settings(BaseSettings):
     budget: int = Field(256, ge=8, description="Most masks for one explanation.")
     target_r2: Share = Field(0.95, description="Stop when out-of-fold R2 surely reaches this.")
     seed: int = Field(0, ge=0, description="Fixes masks, folds and trees.")
+    scorer: ScorerName = Field(
+        "auto",
+        description="How masks are asked: engine (our plugin inside vLLM), generate (vLLM's V2 runner and "
+        "--enable-scale-out), completions (any vLLM), or auto: the first of these that the server can do.",
+    )
     background_priority: int = Field(
         100, gt=0, description="vLLM priority of masked queries; production's is 0, larger yields to it."
     )

@@ -28,6 +28,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ PYTHON = VENV / "bin" / "python"
 MODEL = CHECKOUT / ".models" / "smollm2-135m-instruct"
 LOGS = CHECKOUT / "var"
 REQUIREMENTS = HERE / "requirements-vllm.txt"
+PLUGIN = CHECKOUT / "plugins" / "vllm_engine"
 
 SERVED_MODEL = "smollm2"
 """The name by which clients ask for the model."""
@@ -155,6 +157,7 @@ def running_vllm(
 
     `port` 0 takes a free one; `extra` are more arguments for vLLM; `environment` is added to its own.
     With SPEX_TEST_VLLM_URL set, that server is used as it is, which saves developers the start.
+    Our own plugin is loaded from the checkout; nothing is installed into `.venv-vllm` for it.
     """
     if running := os.environ.get("SPEX_TEST_VLLM_URL"):
         yield running.rstrip("/")
@@ -171,7 +174,7 @@ def running_vllm(
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **_server_environment(), **(environment or {})},
+            env={**os.environ, **_server_environment(), **plugin_environment(), **(environment or {})},
             start_new_session=True,  # a process group of its own, which ends as a whole
         )
     try:
@@ -208,6 +211,30 @@ def _server_environment() -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
+
+
+def plugin_environment() -> dict[str, str]:
+    """What makes vLLM find our plugin and load it: its folder, and beside it what an installation would tell of it."""
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    told = LOGS / "vllm-plugin"
+    info = told / "spex_proxy_vllm-0.dist-info"  # one name, whatever the version: no older one lies beside it
+    info.mkdir(parents=True, exist_ok=True)
+    _replace(info / "METADATA", f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    groups = project["entry-points"].items()
+    lines = [line for group, points in groups for line in (f"[{group}]", *(f"{k} = {v}" for k, v in points.items()))]
+    _replace(info / "entry_points.txt", "\n".join(lines) + "\n")
+    before = os.environ.get("PYTHONPATH")
+    return {
+        "VLLM_PLUGINS": "spex",
+        "PYTHONPATH": os.pathsep.join([str(PLUGIN), str(told), *([before] if before else [])]),
+    }
+
+
+def _replace(file: Path, text: str) -> None:
+    """In one step: two servers may start at once."""
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(file)
 
 
 def _guard(command: Sequence[str]) -> None:

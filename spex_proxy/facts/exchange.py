@@ -228,6 +228,8 @@ class Segmentation:
     segments: tuple[Segment, ...]
     notes: tuple[str, ...] = ()
     """What could not be masked, and why. No content."""
+    filler: tuple[int, ...] = ()
+    """Token ids of the masker's `filler` text, if it has one: what may stand in a masked segment's place."""
 
     def __len__(self) -> int:
         return len(self.segments)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -10,6 +11,7 @@ from spex_proxy.facts.errors import SpexError, UpstreamBusy
 from spex_proxy.facts.finding import Finding, Level
 from spex_proxy.ports.look import Answer, Look, Silence
 from spex_proxy.ports.scorers import Scored
+from spex_proxy.ports.scorers.choose import Choice
 from spex_proxy.wire.about import ModelCard, read_models, read_prefix_cache, read_version, release
 
 OLDEST = (0, 32)
@@ -140,13 +142,17 @@ def token_ids(outcomes: Mapping[str, Outcome]) -> Finding:
     )  # fmt: skip
 
 
-def scorer(ids: Sequence[int], scored: Scored | SpexError) -> Finding:
+def scorer(ids: Sequence[int], choice: Choice | None, scored: Scored | SpexError) -> Finding:
     name = "scorer"
     if isinstance(scored, SpexError):
-        return _failed(name, scored, "Nothing can be explained until /v1/completions answers prompt_logprobs.")
-    value = float(scored.readings[0].logprobs[-1])
-    found = f"completions: {len(ids)} tokens asked, log-probability of the last {value:.2f}, ids match"
-    return Finding(name, "ok", f"{found}, {scored.seconds * 1000:.0f} ms")
+        advice = "Nothing can be explained until the server answers this; SPEX_SCORER=auto takes what it can do."
+        failed = _failed(name, scored, advice)
+        return failed if choice is None else replace(failed, found=f"{choice.name} ({choice.why}): {failed.found}")
+    reading = scored.readings[0]
+    if choice is None or reading is None:
+        return unknown(name)
+    found = f"{choice.name} ({choice.why}): {len(ids)} tokens asked, log-probability of the last "
+    return Finding(name, "ok", f"{found}{float(reading.logprobs[-1]):.2f}, ids match, {scored.seconds * 1000:.0f} ms")
 
 
 def scheduling(word: str, priority: int) -> Finding:

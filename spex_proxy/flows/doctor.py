@@ -30,11 +30,12 @@ from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.look import Answer, Looker
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers import Scored
-from spex_proxy.ports.scorers.completions import CompletionsScorer
+from spex_proxy.ports.scorers.choose import Choice, Scorers
 from spex_proxy.store import condition
 from spex_proxy.store.connect import RevisionState, StoreError, open_store, revision_state
 from spex_proxy.wire.about import ModelCard
 from spex_proxy.wire.chat import parse
+from spex_proxy.wire.engine import Layout
 
 TEXT = "Grüße aus 東京 🙂"
 """More than one byte a character, more than one character a token: where tokenizers go wrong."""
@@ -65,6 +66,8 @@ class Setup:
     version: str
     replicas: Sequence[str] = field(default=(), repr=False)
     """Base URLs of the others."""
+    scorer: str = "auto"
+    """How explanations are to ask."""
 
     def secrets(self) -> tuple[str, ...]:
         """What no report may show, wherever a message picked it up."""
@@ -129,7 +132,7 @@ class Doctor:
             ids, back = await self._there_and_back(model.name)
             yield server_side.tokenizer(TEXT, back)
             yield server_side.token_ids(await self._token_ids(model.name))
-            yield server_side.scorer(ids, await self._score(model, ids)) if ids else unknown("scorer")
+            yield server_side.scorer(ids, *await self._score(model, ids)) if ids else unknown("scorer")
         yield server_side.scheduling(self.setup.scheduling_policy, self.setup.priority)
         metrics = await self.looker.get(self.setup.upstream, "/metrics") if is_there else None
         yield server_side.prefix_cache(metrics) if metrics is not None else unknown("prefix cache")
@@ -160,15 +163,18 @@ class Doctor:
                 outcomes[exchange.kind] = _as_ours(error)
         return outcomes
 
-    async def _score(self, model: ModelCard, ids: tuple[int, ...]) -> Scored | SpexError:
+    async def _score(self, model: ModelCard, ids: tuple[int, ...]) -> tuple[Choice | None, Scored | SpexError]:
         """Three tokens by the same way as an explanation's masks; the scorer checks values and ids."""
+        choice = None
         try:
             async with asyncio.timeout(ANSWER_S):
                 info = ModelInfo(model.name, "doctor", model.max_model_len)
-                probe = Probe(ids[:-1], ids[-1:], digest="")
-                return await CompletionsScorer(self.server, info, self.setup.priority).score([probe], {})
+                scorers = Scorers(self.server, self.setup.scorer, self.setup.priority)
+                choice = await scorers.choice(info)
+                scorer = await scorers.make(info, Layout(ids[:-1], ()))
+                return choice, await scorer.score([Probe(ids[:-1], ids[-1:], digest="")], {})
         except (SpexError, TimeoutError) as error:
-            return _as_ours(error)
+            return choice, _as_ours(error)
 
     def _store(self) -> list[Finding]:
         """Store, migrations, queue, disk and the database's clock. Blocks: runs in a thread."""

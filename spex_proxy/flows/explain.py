@@ -12,39 +12,31 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
-import numpy as np
 from opentelemetry.trace import Span
 from sqlalchemy import Connection
 
 from spex_proxy.engine.conclude import Fit
 from spex_proxy.engine.decide import Ask, decide
 from spex_proxy.engine.indices import rank_interactions
-from spex_proxy.facts.errors import CannotExplain, ClaimLost, SpexError, UpstreamBusy
-from spex_proxy.facts.evidence import Block, Evidence, Masks, Probe, Replicates
+from spex_proxy.facts.errors import CannotExplain, ClaimLost, SpexError
+from spex_proxy.facts.evidence import Block, Evidence
 from spex_proxy.facts.exchange import Exchange, TraceRef
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.flows.probes import make_probes, probes_digest
+from spex_proxy.flows.batch import Known, answered, batches, known_of
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.flows.table import Parts, Table, lay
 from spex_proxy.flows.transactions import read, write
-from spex_proxy.plug import answers
-from spex_proxy.ports.scorers import Scored, Scorer
 from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
 from spex_proxy.store import exchanges, explanations, games, outbox
 
 __all__ = ["Explaining", "Parts", "Progress", "explain", "explaining"]
-
-BUSY_TRIES = 4
-BUSY_PAUSE_S = 0.5
-"""A busy server is asked again after 0.5, 1, 2 s; then the job goes back to the queue, where it waits longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +109,7 @@ class Explaining:
         self._on_progress = on_progress
         self._table: Table | None = None
         self._blocks: list[Block] = []
+        self._known: Known = {}
 
     async def advance(self) -> Explanation | None:
         """Ask one round of masks; or, if there is nothing more to ask, fit and store the explanation.
@@ -127,6 +120,7 @@ class Explaining:
         if self._table is None:
             self._table = await lay(self._exchange, recipe, parts)
             self._blocks = await _load(self._table.game, parts)
+            self._known = await asyncio.to_thread(known_of, self._table, parts, self._blocks)
             self._on_progress(_progress(self._blocks, recipe, "preparing"))
         table = self._table
         evidence = Evidence.from_blocks(table.game.n_players, self._blocks)
@@ -146,9 +140,9 @@ class Explaining:
         """One round. Each answered batch is committed before the next is sent."""
         parts, headers = self._parts, headers_of(self._span)
         with parts.telemetry.round_span(ask.round, len(ask.masks)):
-            for rows in _batches(ask, table.scorer.batch_size):
-                number, masks, replicates = len(self._blocks), ask.masks[rows], ask.replicates[rows]
-                block = await _answered(table, self._recipe, parts, number, masks, replicates, headers)
+            for masks, replicates in batches(ask, table.scorer.batch_size):
+                number = len(self._blocks)
+                block = await answered(table, self._recipe, parts, number, masks, replicates, headers, self._known)
                 is_new, state = await write(parts.store, _keep, table.game, block, self._job, ask.r2)
                 # where another job was faster, its readings stand
                 self._blocks = [*self._blocks, block] if is_new else await _load(table.game, parts)
@@ -159,44 +153,6 @@ class Explaining:
 
 async def _load(game: Game, parts: Parts) -> list[Block]:
     return list(await read(parts.store, games.load_blocks, game.id, project=game.project))
-
-
-async def _answered(
-    table: Table,
-    recipe: Recipe,
-    parts: Parts,
-    number: int,
-    masks: Masks,
-    replicates: Replicates,
-    headers: Mapping[str, str],
-) -> Block:
-    """One batch: masks -> probes -> readings -> block."""
-    probes = make_probes(table.game, table.tokens, table.salt, parts.plugins, masks)
-    scored = await _score(table.scorer, probes, headers)
-    logprobs = np.stack([reading.logprobs for reading in scored.readings])
-    value = parts.plugins.value(recipe.value)
-    return Block(
-        number=number,
-        masks=masks,
-        replicates=replicates,
-        values=answers.read(value, recipe.value, logprobs),
-        logprobs=logprobs,
-        prompt_tokens=scored.prompt_tokens,
-        cached_tokens=scored.cached_tokens,
-        seconds=scored.seconds,
-        probes_digest=probes_digest(probes),
-    )
-
-
-async def _score(scorer: Scorer, probes: Sequence[Probe], headers: Mapping[str, str]) -> Scored:
-    for attempt in range(BUSY_TRIES):
-        try:
-            return await scorer.score(probes, headers)
-        except UpstreamBusy:
-            if attempt == BUSY_TRIES - 1:
-                raise
-            await asyncio.sleep(BUSY_PAUSE_S * 2**attempt)
-    raise AssertionError("unreachable: the loop returns or raises")
 
 
 def _conclude(
@@ -223,12 +179,6 @@ def _conclude(
         span_id=trace.span_id if trace else None,
         created_at=datetime.now(UTC),
     )
-
-
-def _batches(ask: Ask, size: int) -> list[Any]:
-    """Row numbers in batches, sorted so that neighbours share long prompt prefixes."""
-    order = np.lexsort([ask.replicates, *(~ask.masks).T[::-1]])
-    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def _progress(blocks: Sequence[Block], recipe: Recipe, note: str) -> Progress:

@@ -25,6 +25,8 @@ def game_digest(game: Game, tokens: TokenizedExchange, salt: bytes) -> str:
         "prompt_ids": tokens.prompt_ids,
         "output_ids": tokens.output_ids,
     }
+    if game.players.filler:
+        fixed["filler"] = game.players.filler
     return salted_seal(salt, canonical_json(fixed))
 
 

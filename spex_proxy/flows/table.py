@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
-from spex_proxy.facts.errors import CannotExplain
+from spex_proxy.facts.errors import BadReply, CannotExplain
 from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
@@ -16,11 +17,13 @@ from spex_proxy.flows.tokenize import tokenize
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
 from spex_proxy.ports.scorers import Scorer
-from spex_proxy.ports.scorers.completions import CompletionsScorer
+from spex_proxy.ports.scorers.choose import Scorers
 from spex_proxy.ports.telemetry import Telemetry
 from spex_proxy.store import exchanges, games
+from spex_proxy.wire.engine import lay_out
 from spex_proxy.wire.tokens import align
 
 
@@ -32,8 +35,8 @@ class Parts:
     servers: ModelServers
     plugins: Plugins
     telemetry: Telemetry
-    priority: int
-    """vLLM priority of our requests; production's is 0, larger is less urgent."""
+    scorers: Callable[[ModelServer], Scorers]
+    """Of each replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +54,19 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     """Token ids, players, target, scorer: the game, stored before the first question."""
     server = await parts.servers.choose(exchange.id)  # for all masks of it
     info = await server.info(exchange.model)
-    scorer = CompletionsScorer(server, info, parts.priority)
     salt = await read(parts.store, exchanges.load_salt, exchange.id, project=exchange.project)
     tokens = await read(parts.store, exchanges.load_tokens, exchange.id, project=exchange.project)
     if tokens is None:
         tokens = await tokenize(exchange, server)
         await write(parts.store, exchanges.save_tokens, exchange.id, tokens, project=exchange.project)
     segmenter = parts.plugins.segmenter(recipe.segmenter)
-    ranges = answers.split(segmenter, recipe.segmenter, exchange)
-    players = align(recipe.segmenter, ranges, exchange, tokens)
+    texts = answers.split(segmenter, recipe.segmenter, exchange)
+    players = align(recipe.segmenter, texts, exchange, tokens)
     if not players.segments:
         raise CannotExplain(f"the segmenter {recipe.segmenter!r} found nothing in the prompt that could be masked")
+    players = replace(players, filler=await _filler(exchange.model, recipe.masker, parts, server))
+    ranges = [(one.token_start, one.token_end) for one in players.segments]
+    scorer = await parts.scorers(server).make(info, lay_out(tokens.prompt_ids, ranges, players.filler))
     target = Target(
         0,
         min(len(tokens.output_ids), recipe.max_scored_tokens),
@@ -88,3 +93,17 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     game = replace(game, digest=game_digest(game, tokens, salt))
     game = await write(parts.store, games.save_game, game)
     return Table(exchange, tokens, salt, game, scorer)
+
+
+async def _filler(model: str, masker: str, parts: Parts, server: ModelServer) -> tuple[int, ...]:
+    """Token ids of the text that the masker puts in the place of segments; empty if it puts none."""
+    text = getattr(parts.plugins.masker(masker), "filler", "")
+    if not text:
+        return ()
+    reply = await server.tokenize({"model": model, "prompt": text, "add_special_tokens": False})
+    ids = reply.get("tokens")
+    if not isinstance(ids, list) or not ids or {*map(type, ids)} != {int}:
+        raise BadReply(
+            f"/tokenize gave no token for {text!r}, which the masker {masker!r} puts in the place of segments"
+        )
+    return tuple(ids)

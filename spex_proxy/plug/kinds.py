@@ -33,7 +33,11 @@ class Segmenter(Protocol):
 
 @runtime_checkable
 class Masker(Protocol):
-    """Turns a coalition into a prompt."""
+    """Turns a coalition into a prompt.
+
+    One that puts text in the place of masked segments says which by an attribute `filler`, not empty; the token ids
+    of that text are in `players.filler`, since only the model's own tokenizer knows them.
+    """
 
     name: str
 

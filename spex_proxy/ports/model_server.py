@@ -6,7 +6,7 @@ UpstreamError (this will not work) or BadReply (it answered something else).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -116,6 +116,41 @@ class ModelServer:
     async def completions(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         return await self._json("POST", "/v1/completions", body, headers)
 
+    async def generate(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
+        return await self._json("POST", "/inference/v1/generate", body, headers)
+
+    async def refusal(self, body: Mapping[str, Any]) -> str | None:
+        """Why `/inference/v1/generate` does not take `body`, in the server's words; None if it does."""
+        response = await self._send("POST", "/inference/v1/generate", body)
+        if response.status_code == 200:
+            return None
+        if response.status_code in BUSY:
+            self._read(response)
+        return f"{response.status_code}: {_said(response)}"
+
+    async def plugin(self) -> dict[str, Any] | None:
+        """What our plugin says of itself and of the engine's load; None where it is not loaded."""
+        response = await self._send("GET", "/v1/spex/load", None)
+        if response.status_code in (404, 405):
+            return None
+        reply = self._read(response)
+        if not isinstance(reply, dict):
+            raise BadReply(f"/v1/spex/load answered {type(reply).__name__} where an object was due")
+        return reply
+
+    async def score(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> AsyncGenerator[bytes]:
+        """Lines of our plugin's answer, as they come. Closing it early makes the server drop what is not answered."""
+        path = "/v1/spex/score"
+        try:
+            async with self._client.stream("POST", path, json=body, headers=headers) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    self._read(response)
+                async for line in response.aiter_lines():
+                    yield line.encode()
+        except httpx.HTTPError as error:
+            raise UpstreamBusy(self._failed("POST", path, error)) from error
+
     async def _json(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
@@ -130,8 +165,11 @@ class ModelServer:
         try:
             return await self._client.request(method, path, json=body, headers=headers)
         except httpx.HTTPError as error:
-            where = f"{method} {path} on {self._client.base_url.host}:{self._client.base_url.port or 'default port'}"
-            raise UpstreamBusy(f"{where} failed: {type(error).__name__} {error}".rstrip()) from error
+            raise UpstreamBusy(self._failed(method, path, error)) from error
+
+    def _failed(self, method: str, path: str, error: Exception) -> str:
+        where = f"{method} {path} on {self._client.base_url.host}:{self._client.base_url.port or 'default port'}"
+        return f"{where} failed: {type(error).__name__} {error}".rstrip()
 
     @staticmethod
     def _read(response: httpx.Response) -> Any:

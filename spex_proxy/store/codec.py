@@ -178,8 +178,8 @@ def encode_players(players: Segmentation) -> dict[str, Any]:
 
 def decode_players(data: Mapping[str, Any], what: str) -> Segmentation:
     segments = tuple(build(Segment, segment, what) for segment in data["segments"])
-    notes = tuple(data.get("notes", ()))  # rows of the first version have none
-    return build(Segmentation, {**data, "segments": segments, "notes": notes}, what)
+    later = {name: tuple(data.get(name, ())) for name in ("notes", "filler")}  # rows of the first version have none
+    return build(Segmentation, {**data, "segments": segments, **later}, what)
 
 
 def encode_fidelity(fidelity: Fidelity) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def read_completions(reply: Any, probes: Sequence[Probe]) -> tuple[list[Reading]
         count = len(choices) if isinstance(choices, list) else "no"
         raise BadReply(f"asked for {len(probes)} probes, the server answered {count} choices")
     readings = [_read_choice(_choice(choices, number), probe, number) for number, probe in enumerate(probes)]
-    return readings, _read_usage(reply)
+    return readings, read_usage(reply)
 
 
 def _choice(choices: Sequence[Any], number: int) -> Mapping[str, Any]:
@@ -91,7 +91,8 @@ def _read_row(row: Any, token: int, number: int) -> float:
     return float(value)
 
 
-def _read_usage(reply: Mapping[str, Any]) -> Usage:
+def read_usage(reply: Mapping[str, Any]) -> Usage:
+    """What the server counted. Raises BadReply."""
     usage = reply.get("usage")
     if not isinstance(usage, dict) or not isinstance(usage.get("prompt_tokens"), int):
         raise BadReply("the server's reply has no usage.prompt_tokens, so its cost can't be counted")

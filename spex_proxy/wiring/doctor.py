@@ -31,6 +31,7 @@ async def doctor_parts(settings: Settings, model: str | None) -> AsyncIterator[D
         chosen={"segmenter": settings.segmenter, "masker": settings.masker, "value": settings.value},
         otlp_endpoint=settings.otlp_endpoint,
         version=__version__,
+        scorer=settings.scorer,
     )
     ca = settings.upstream_ca
     async with ModelServer(settings.upstreams[0], key, ca) as server, Looker(ca=ca) as looker:

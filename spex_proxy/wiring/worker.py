@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.jobs import Options, work
 from spex_proxy.flows.work import Report, Retries
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
+from spex_proxy.ports.scorers.choose import Scorers
 from spex_proxy.settings import Settings
 from spex_proxy.wiring.shared import make_telemetry
 from spex_proxy.wiring.store import ready_store
@@ -25,9 +28,13 @@ async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
     plugins = Plugins()
     for kind, name in (("segmenter", settings.segmenter), ("masker", settings.masker), ("value", settings.value)):
         plugins.get(kind, name)  # a bad plugin is refused now, not at the first job
+
+    def scorers_of(server: ModelServer) -> Scorers:
+        return Scorers(server, settings.scorer, settings.background_priority)
+
     async with ModelServers(settings.upstreams, key, settings.upstream_ca) as servers:
         try:
-            yield Parts(store, servers, plugins, telemetry, settings.background_priority)
+            yield Parts(store, servers, plugins, telemetry, cache(scorers_of))
         finally:
             await asyncio.to_thread(telemetry.close)
             store.dispose()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import httpx
@@ -23,7 +24,9 @@ from spex_proxy.flows.verify import verify
 from spex_proxy.flows.work import Report, Retries, run_job
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
+from spex_proxy.ports.scorers.choose import Scorers
 from spex_proxy.ports.telemetry import Telemetry, make_provider
 from spex_proxy.store import outbox
 from spex_proxy.store.connect import reading
@@ -52,6 +55,7 @@ class Desk:
     recipe: Recipe = RECIPE
     plugins: Plugins = field(default_factory=Plugins)
     retries: Retries = Retries()  # noqa: RUF009 - frozen
+    scorer: str = "completions"
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     reports: list[Report] = field(default_factory=list)
 
@@ -88,7 +92,12 @@ class Desk:
     @contextmanager
     def parts(self) -> Iterator[Parts]:
         """What a worker holds. The client is closed by whoever runs the loop: see `work_off`."""
-        yield Parts(self.store, ModelServers([self.upstream_url]), self.plugins, self.telemetry, 100)
+
+        @cache
+        def scorers(server: ModelServer) -> Scorers:
+            return Scorers(server, self.scorer, 100)
+
+        yield Parts(self.store, ModelServers([self.upstream_url]), self.plugins, self.telemetry, scorers)
 
     async def work_off(self, most_jobs: int = 10) -> list[Report]:
         """Run queued jobs until none is left (or `most_jobs` were run); their last reports, in order."""

@@ -140,14 +140,18 @@ class ScriptedModel:
         usage = {"prompt_tokens": sum(map(len, body["prompt"])), "completion_tokens": len(choices)}
         return {"id": "cmpl-0", "model": NAME, "choices": choices, "usage": usage}
 
-    def _score_one(self, index: int, ids: list[int]) -> dict[str, Any]:
+    def logprobs(self, ids: Sequence[int]) -> list[float]:
+        """Of the tokens of the answer, or its beginning, with which `ids` end."""
         self.asked.append(tuple(ids))
         whole = self.ids_of(ANSWER)
-        output = next(whole[:k] for k in range(len(whole), 0, -1) if ids[-k:] == whole[:k])
+        output = next(whole[:k] for k in range(len(whole), 0, -1) if list(ids[-k:]) == whole[:k])
         value = self.value(self.text_of(ids[: -len(output)]))
         assert value <= 0, f"the planted value {value} is no log-probability"
-        scored = [value, *[EVERY_OTHER] * (len(output) - 1)]
-        wanted = [*[-1.0] * (len(ids) - len(output)), *scored]
+        return [value, *[EVERY_OTHER] * (len(output) - 1)]
+
+    def _score_one(self, index: int, ids: list[int]) -> dict[str, Any]:
+        scored = self.logprobs(ids)
+        wanted = [*[-1.0] * (len(ids) - len(scored)), *scored]
         rows: list[Any] = [{str(i): {"logprob": v, "rank": 1}} for i, v in zip(ids, wanted, strict=True)]
         return {"index": index, "text": "x", "finish_reason": "length", "prompt_logprobs": [None, *rows[1:]]}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from spex_proxy.flows import explain as explain_flow
+from spex_proxy.flows import batch as batch_flow
 from spex_proxy.flows.transactions import write
 from spex_proxy.flows.work import Retries, run_job
 from spex_proxy.ports import model_server
@@ -51,7 +51,7 @@ def desk(model: ScriptedModel, store: Engine) -> Iterator[Desk]:
 
 @pytest.fixture
 def no_pauses(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain_flow, "BUSY_PAUSE_S", 0.001)
+    monkeypatch.setattr(batch_flow, "BUSY_PAUSE_S", 0.001)
     desk.retries = Retries(pause_s=0.0)
 
 
@@ -110,7 +110,7 @@ async def test_in_the_end_a_busy_server_fails_the_job(desk: Desk, model: Scripte
 async def test_a_busy_server_is_left_alone_for_a_while(
     desk: Desk, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(explain_flow, "BUSY_PAUSE_S", 0.001)
+    monkeypatch.setattr(batch_flow, "BUSY_PAUSE_S", 0.001)
     exchange = desk.ask(FIVE)
     model.always = busy
     assert len(await desk.work_off()) == 1

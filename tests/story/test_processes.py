@@ -19,7 +19,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
-from spex_proxy.flows.explain import BUSY_PAUSE_S
+from spex_proxy.flows.batch import BUSY_PAUSE_S
 from tests.story.explaining import Desk, count, question, sentences
 from tests.story.processes import Running, Settings, is_alive, running, spex, wait_until
 from tests.story.raw_client import RawClient, ask, chat_request

@@ -138,6 +138,12 @@ def test_every_token_is_accounted_for(day: Day) -> None:
     assert day.counted == day.billed + cost
 
 
+def test_masks_were_asked_inside_the_engine_and_read_its_prefix_cache(day: Day) -> None:
+    assert day.sql("SELECT DISTINCT json_extract(scorer, '$.name') FROM games") == [("engine",)]
+    ((cached, prompt),) = day.sql("SELECT sum(cost_cached_tokens), sum(cost_prompt_tokens) FROM explanations")
+    assert 0 < cached < prompt
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_masks_and_values_are_in_sql(day: Day, name: str) -> None:
     found = day.evidence(name)

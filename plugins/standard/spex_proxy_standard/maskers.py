@@ -28,3 +28,37 @@ class DeleteMasker:
                 position = segment.token_end
         kept.extend(prompt_ids[position:])
         return tuple(kept)
+
+
+class PlaceholderMasker:
+    """Puts dots in the place of masked segments, as many tokens as were there: nothing behind them moves.
+
+    Says "something stood here" where deletion says "nothing did", and keeps every position. What the
+    model makes of the dots is in the values too.
+    """
+
+    name = "placeholder"
+    filler = " ..."
+
+    def apply(self, prompt_ids: Sequence[int], players: Segmentation, mask: NDArray[np.bool_]) -> tuple[int, ...]:
+        ids = list(prompt_ids)
+        for segment, is_kept in zip(players.segments, mask, strict=True):
+            if not is_kept:
+                length = segment.token_end - segment.token_start
+                ids[segment.token_start : segment.token_end] = (players.filler * length)[:length]
+        return tuple(ids)
+
+
+class BlankMessageMasker:
+    """A message stays only if all of its players are kept; else all of them are left out, and the template stays.
+
+    Asks what whole messages, documents and tool results are worth while the players remain the finer
+    segments: it equals `delete` where each message is one player.
+    """
+
+    name = "blank_message"
+
+    def apply(self, prompt_ids: Sequence[int], players: Segmentation, mask: NDArray[np.bool_]) -> tuple[int, ...]:
+        blank = {segment.message for segment, is_kept in zip(players.segments, mask, strict=True) if not is_kept}
+        whole = np.asarray([segment.message not in blank for segment in players.segments], dtype=np.bool_)
+        return DeleteMasker().apply(prompt_ids, players, whole)

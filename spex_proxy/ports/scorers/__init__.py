@@ -14,8 +14,8 @@ from spex_proxy.facts.game import Scorer as ScorerFacts
 class Scored:
     """One answered batch."""
 
-    readings: tuple[Reading, ...]
-    """In the probes' order."""
+    readings: tuple[Reading | None, ...]
+    """In the probes' order; None for one that was not answered and may be asked again. At least one was."""
     prompt_tokens: int
     cached_tokens: int
     seconds: float

@@ -10,6 +10,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from spex_proxy.flows import batch as batch_flow
 from spex_proxy.flows import durable, jobs
 from spex_proxy.flows import explain as explain_flow
 from spex_proxy.flows.jobs import Options, work
@@ -40,7 +41,7 @@ async def working(factory: Factory, options: Options = QUICK) -> AsyncIterator[l
 
     stop = asyncio.Event()
     with factory.desk.parts() as parts:
-        async with parts.server:
+        async with parts.servers:
             running = asyncio.create_task(work(parts, options, stop, on_report))
             try:
                 yield ends
@@ -57,7 +58,7 @@ async def until(condition: Callable[[], object], within_s: float = 20) -> None:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(explain_flow, "BUSY_PAUSE_S", 0.001)
+    monkeypatch.setattr(batch_flow, "BUSY_PAUSE_S", 0.001)
 
 
 def change(factory: Factory, function: Callable[..., object], *arguments: object) -> object:
@@ -183,11 +184,11 @@ async def test_a_busy_server_is_tried_again_with_pauses_and_then_given_up(factor
 @on_sqlite
 async def test_a_server_that_comes_back_costs_no_job(factory: Factory) -> None:
     (exchange,) = await asyncio.to_thread(factory.ask, 1)
-    factory.model.faults.extend([lambda reply: [reply]] + [busy] * explain_flow.BUSY_TRIES)
+    factory.model.faults.extend([lambda reply: [reply]] + [busy] * batch_flow.BUSY_TRIES)
     async with working(factory):
         await until(lambda: factory.job(exchange).state == "done")
     assert factory.job(exchange).failures == 1
-    factory.assert_adds_up(most_lost_batches=explain_flow.BUSY_TRIES)
+    factory.assert_adds_up(most_lost_batches=batch_flow.BUSY_TRIES)
 
 
 @on_sqlite

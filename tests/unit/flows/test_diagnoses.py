@@ -17,6 +17,7 @@ from spex_proxy.flows import diagnose_house as house
 from spex_proxy.flows import diagnose_server as server
 from spex_proxy.ports.look import Answer, Look, Silence
 from spex_proxy.ports.scorers import Scored
+from spex_proxy.ports.scorers.choose import Choice
 from spex_proxy.store.condition import Condition, Disk, Queue
 from spex_proxy.store.connect import RevisionState
 
@@ -46,6 +47,7 @@ def queue(**changes: object) -> Queue:
 
 
 SCORED = Scored((Reading(np.asarray([-3.5], dtype=np.float32)),), 3, 0, 0.05)
+CHOICE = Choice("completions", "no engine: the plugin is not loaded")
 AHEAD = RevisionState("0003", "0002")
 
 CASES: list[tuple[Finding, Level, str]] = [
@@ -70,9 +72,16 @@ CASES: list[tuple[Finding, Level, str]] = [
     (server.token_ids({"chat": "tokenize"}), "warning", "/tokenize"),
     (server.token_ids({"chat": UpstreamError("no template"), "completion": "render"}), "warning", "no template"),
     (server.token_ids({"chat": CannotExplain("x"), "completion": CannotExplain("y")}), "broken", "x"),
-    (server.scorer((1, 2, 3), SCORED), "ok", "3 tokens asked, log-probability of the last -3.50, ids match, 50 ms"),
-    (server.scorer((1, 2, 3), BadReply("positive")), "broken", "positive"),
-    (server.scorer((1, 2, 3), UpstreamBusy("no answer in 60 s")), "unknown", "60 s"),
+    (server.scorer((1, 2, 3), CHOICE, SCORED), "ok", "log-probability of the last -3.50, ids match, 50 ms"),
+    (
+        server.scorer((1, 2, 3), CHOICE, SCORED),
+        "ok",
+        "completions (no engine: the plugin is not loaded): 3",
+    ),
+    (server.scorer((1, 2, 3), CHOICE, BadReply("positive")), "broken", "completions (no engine"),
+    (server.scorer((1, 2, 3), None, UpstreamBusy("503")), "unknown", "503"),
+    (server.scorer((1, 2, 3), CHOICE, BadReply("positive")), "broken", "positive"),
+    (server.scorer((1, 2, 3), CHOICE, UpstreamBusy("no answer in 60 s")), "unknown", "60 s"),
     (server.scheduling("priority", 100), "ok", "100"),
     (server.scheduling("fcfs", 100), "warning", "wait behind"),
     (server.scheduling("unknown", 100), "unknown", "does not show it"),

@@ -1,4 +1,4 @@
-"""The delete masker: a masked prompt is the kept token ranges, joined."""
+"""Maskers: a masked prompt is the kept token ranges, joined, or a message less."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spex_proxy.facts.exchange import Segment, Segmentation
-from spex_proxy_standard.maskers import DeleteMasker
+from spex_proxy_standard.maskers import BlankMessageMasker, DeleteMasker, PlaceholderMasker
 
 Case = tuple[tuple[int, ...], Segmentation, list[bool]]
 
@@ -70,3 +70,44 @@ def test_masking_more_keeps_a_part_of_what_was_kept(case: Case, data: st.DataObj
 def test_a_mask_of_another_game_is_refused(length: int) -> None:
     with pytest.raises(ValueError, match="zip"):
         apply(((1, 2, 3, 4), players((1, 2), (2, 3)), []), [True] * length)
+
+
+@given(cases(), st.lists(st.integers(1, 9), min_size=1, max_size=3))
+def test_a_placeholder_moves_nothing(case: Case, filler: list[int]) -> None:
+    ids, segmentation, mask = case
+    given_ids = Segmentation("any", segmentation.segments, filler=tuple(filler))
+    got = PlaceholderMasker().apply(ids, given_ids, np.array(mask, dtype=bool))
+    assert len(got) == len(ids)
+    for segment, is_kept in zip(segmentation.segments, mask, strict=True):
+        at = slice(segment.token_start, segment.token_end)
+        length = segment.token_end - segment.token_start
+        assert got[at] == (ids[at] if is_kept else (tuple(filler) * length)[:length])
+    masked = {
+        at
+        for segment, is_kept in zip(segmentation.segments, mask, strict=True)
+        if not is_kept
+        for at in range(segment.token_start, segment.token_end)
+    }
+    assert all(got[at] == ids[at] for at in range(len(ids)) if at not in masked)
+
+
+def blanked(mask: list[bool]) -> tuple[int, ...]:
+    """Ids 10 to 17: two players in message 0, one in message 1, the rest nobody's."""
+    ranges = ((0, 1, 3), (0, 3, 4), (1, 5, 6))
+    segments = tuple(Segment(message, a, b, a, b, "user", "user") for message, a, b in ranges)
+    return BlankMessageMasker().apply(tuple(range(10, 18)), Segmentation("any", segments), np.array(mask, dtype=bool))
+
+
+def test_a_message_goes_as_a_whole() -> None:
+    assert blanked([True, True, True]) == (10, 11, 12, 13, 14, 15, 16, 17)
+    assert blanked([False, True, True]) == blanked([True, False, True]) == (10, 14, 15, 16, 17)
+    assert blanked([False, False, True]) == (10, 14, 15, 16, 17)
+    assert blanked([True, True, False]) == (10, 11, 12, 13, 14, 16, 17)
+    assert blanked([True, False, False]) == (10, 14, 16, 17)
+
+
+@given(cases())
+def test_one_message_is_all_or_nothing(case: Case) -> None:
+    ids, segmentation, mask = case
+    got = BlankMessageMasker().apply(ids, segmentation, np.array(mask, dtype=bool))
+    assert got == apply(case, [all(mask)] * len(mask))

@@ -1,0 +1,5 @@
+"""spex_proxy's part inside a vLLM server. Imports nothing of spex_proxy: golden/ holds what both sides agree on."""
+
+__version__ = "0.1.0"
+PROTOCOL = 1
+"""Of the two routes. A client that knows another number must not ask."""

@@ -1,0 +1,70 @@
+"""Scorer `engine`: our plugin inside vLLM (`plugins/vllm_engine`), one small request for a whole batch of masks.
+
+The engine computes only what its prefix cache does not hold, and answers come as they are ready.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+
+from spex_proxy.facts.errors import BadReply, UpstreamBusy
+from spex_proxy.facts.evidence import Probe, Reading
+from spex_proxy.facts.game import Scorer as ScorerFacts
+from spex_proxy.ports.model_server import ModelInfo, ModelServer
+from spex_proxy.ports.scorers import Scored
+from spex_proxy.wire.engine import Layout, read_line, score_body
+
+BATCH = 32
+"""What is committed together."""
+IN_FLIGHT = 8
+"""Masks that the engine holds at once: enough to fill its steps, few enough to be gone soon."""
+
+
+class EngineScorer:
+    """One explanation's scorer: its own cache salt, so that nothing is shared with production."""
+
+    batch_size = BATCH
+
+    def __init__(self, server: ModelServer, info: ModelInfo, priority: int, layout: Layout) -> None:
+        self.facts = ScorerFacts("engine", info.model, info.server)
+        self.max_tokens = None if info.max_model_len is None else info.max_model_len - 1
+        self._server = server
+        self._priority = priority
+        self._layout = layout
+        self._salt = f"spex-{secrets.token_hex(16)}"
+        self._is_warm = False
+
+    async def score(self, probes: Sequence[Probe], headers: Mapping[str, str]) -> Scored:
+        if len(probes) > self.batch_size:
+            raise ValueError(f"{len(probes)} probes in one batch; at most {self.batch_size}")
+        body = score_body(
+            self.facts.model, self._layout, probes, priority=self._priority, cache_salt=self._salt,
+            in_flight=IN_FLIGHT, warm=not self._is_warm,
+        )  # fmt: skip
+        started = time.perf_counter()
+        readings: list[Reading | None] = [None] * len(probes)
+        prompt_tokens = cached_tokens = 0
+        trouble = ""
+        try:
+            async with aclosing(self._server.score(body, headers)) as lines:
+                async for line in lines:
+                    answer = read_line(line, len(probes), len(probes[0].output_ids))
+                    if isinstance(answer, int):
+                        break
+                    if answer.error and not answer.again:
+                        raise BadReply(f"probe {answer.number}: {answer.error}")
+                    prompt_tokens += answer.usage.prompt_tokens
+                    cached_tokens += answer.usage.cached_tokens
+                    readings[answer.number] = answer.reading
+                    trouble = answer.error or trouble
+                else:
+                    trouble = "the answer was cut off"
+        except UpstreamBusy as error:
+            trouble = str(error)
+        if not any(readings):
+            raise UpstreamBusy(trouble or "POST /v1/spex/score answered no mask")
+        self._is_warm = True
+        return Scored(tuple(readings), prompt_tokens, cached_tokens, time.perf_counter() - started)
