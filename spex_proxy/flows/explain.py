@@ -2,7 +2,8 @@
 
 exchange -> segmenter -> players                a new root span, LINKED to the request's span
 repeat decide(recipe, evidence)                 pure: resuming after a crash is calling it again
-   Ask(masks) -> masker -> probes -> scorer     one batch at a time, below production's priority
+   Ask(masks) -> masker -> probes
+              -> gate -> scorer                 one batch at a time, when production leaves room, below its priority
               -> value -> evidence block        committed per reply: never asked twice
    Fit        -> leave
 one transaction: explanation, interactions, flags, job done
@@ -16,9 +17,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from opentelemetry.trace import Span
 from sqlalchemy import Connection
 
@@ -31,11 +32,13 @@ from spex_proxy.facts.exchange import Exchange, TraceRef
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.flows.admission import admitted, at_once
 from spex_proxy.flows.probes import make_probes, probes_digest
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.flows.table import Parts, Table, lay
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
+from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.scorers import Scored, Scorer
 from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
 from spex_proxy.store import exchanges, explanations, games, outbox
@@ -145,16 +148,27 @@ class Explaining:
     async def _ask(self, table: Table, ask: Ask) -> None:
         """One round. Each answered batch is committed before the next is sent."""
         parts, headers = self._parts, headers_of(self._span)
+        left = _in_order(ask)
         with parts.telemetry.round_span(ask.round, len(ask.masks)):
-            for rows in _batches(ask, table.scorer.batch_size):
+            while len(left):
+                rows = left[: at_once(table.scorer, parts)]
                 number, masks, replicates = len(self._blocks), ask.masks[rows], ask.replicates[rows]
                 block = await _answered(table, self._recipe, parts, number, masks, replicates, headers)
+                if isinstance(block, Kept):
+                    await self._wait(block, ask)
+                    continue
+                left = left[len(rows) :]
                 is_new, state = await write(parts.store, _keep, table.game, block, self._job, ask.r2)
                 # where another job was faster, its readings stand
                 self._blocks = [*self._blocks, block] if is_new else await _load(table.game, parts)
                 self._on_progress(_progress(self._blocks, self._recipe, ask.reason))
-                if state != "running":
-                    raise ClaimLost(f"the job is {state} now; what was measured so far is stored")
+                _go_on(state)
+
+    async def _wait(self, kept: Kept, ask: Ask) -> None:
+        """Kept out. A person may pause or cancel meanwhile, and another worker may have taken the job over."""
+        self._on_progress(_progress(self._blocks, self._recipe, f"waiting: {kept.why}"))
+        if self._job is not None:
+            _go_on(await write(self._parts.store, outbox.hold, self._job, r2=ask.r2))
 
 
 async def _load(game: Game, parts: Parts) -> list[Block]:
@@ -169,10 +183,14 @@ async def _answered(
     masks: Masks,
     replicates: Replicates,
     headers: Mapping[str, str],
-) -> Block:
-    """One batch: masks -> probes -> readings -> block."""
+) -> Block | Kept:
+    """One batch: masks -> probes -> readings -> block; or why it is not the time to ask."""
     probes = make_probes(table.game, table.tokens, table.salt, parts.plugins, masks)
-    scored = await _score(table.scorer, probes, headers)
+    scored = await admitted(
+        table.scorer, probes, parts, table.game.project, lambda: _score(table.scorer, probes, headers)
+    )
+    if isinstance(scored, Kept):
+        return scored
     logprobs = np.stack([reading.logprobs for reading in scored.readings])
     value = parts.plugins.value(recipe.value)
     return Block(
@@ -225,10 +243,14 @@ def _conclude(
     )
 
 
-def _batches(ask: Ask, size: int) -> list[Any]:
-    """Row numbers in batches, sorted so that neighbours share long prompt prefixes."""
-    order = np.lexsort([ask.replicates, *(~ask.masks).T[::-1]])
-    return [order[start : start + size] for start in range(0, len(order), size)]
+def _in_order(ask: Ask) -> NDArray[np.intp]:
+    """Row numbers, sorted so that neighbours share long prompt prefixes."""
+    return np.lexsort([ask.replicates, *(~ask.masks).T[::-1]])
+
+
+def _go_on(state: outbox.JobState) -> None:
+    if state != "running":
+        raise ClaimLost(f"the job is {state} now; what was measured so far is stored")
 
 
 def _progress(blocks: Sequence[Block], recipe: Recipe, note: str) -> Progress:

@@ -11,11 +11,13 @@ from spex_proxy.facts.errors import CannotExplain
 from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.token_budget import TokenBudget
 from spex_proxy.flows.probes import game_digest
 from spex_proxy.flows.tokenize import tokenize
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.scorers import Scorer
 from spex_proxy.ports.scorers.completions import CompletionsScorer
@@ -34,6 +36,9 @@ class Parts:
     telemetry: Telemetry
     priority: int
     """vLLM priority of our requests; production's is 0, larger is less urgent."""
+    gate: Gate | None = None
+    """Says when we may ask. None: whenever we like."""
+    token_budget: TokenBudget = TokenBudget()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from datetime import timedelta
 from sqlalchemy import Engine, select
 
 from spex_proxy import __version__
-from spex_proxy.facts.errors import SpexError
+from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.facts.rules import RuleBook
 from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
 from spex_proxy.flows.relay import Hold, Sampler, Watcher
@@ -21,6 +21,7 @@ from spex_proxy.flows.save import save_captured
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.aside import in_own_process, on_own_loop
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.load_board import Board, Slot
 from spex_proxy.ports.spool import Spool, SpoolLimits
 from spex_proxy.relay import House, serve
 from spex_proxy.settings import Settings
@@ -123,6 +124,18 @@ def _spool(settings: Settings, counters: Counters) -> Spool | None:
     return Spool(settings.spool, counters, limits)
 
 
+def _board(settings: Settings) -> tuple[Board, Slot] | None:
+    """Where workers see what production is doing. Without it they wait for ever, and production is served."""
+    if settings.gate == "off":
+        return None
+    try:
+        board = Board(settings.board)
+        return board, board.slot()
+    except SettingsError as error:
+        log.error("nothing will be explained, production is served: %s", error)
+        return None
+
+
 def _tell_the_end(left: int, spool: Spool | None, counters: Counters) -> None:
     """What became of everything that was taken."""
     where = "dropped" if spool is None else f"kept in {spool.path} for the next start, or dropped if counted so"
@@ -158,7 +171,8 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
     counters.watch("tapped_bytes", lambda: budget.held)
     hold = Hold(intake.keep, settings.handoff_wait_s) if spool is not None else None
     watcher = Watcher(sampler, limits, budget, intake.offer, counters.add, hold)
-    relay = House([settings.upstream], watcher, counters)
+    board = _board(settings)
+    relay = House([settings.upstream], watcher, counters, board=board and board[1])
     web = make_web(
         __version__,
         counters,
@@ -177,6 +191,9 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
                 )
             )
     finally:
+        if board:
+            board[1].close()
+            board[0].close()
         await asyncio.to_thread(in_force.close)
         left = await asyncio.to_thread(intake.close, DRAIN_S)
         _tell_the_end(left, spool, counters)

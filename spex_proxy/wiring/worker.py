@@ -6,10 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from spex_proxy.facts.token_budget import TokenBudget, read_hours
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.jobs import Options, work
 from spex_proxy.flows.work import Report, Retries
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.gate.gate import Gate
+from spex_proxy.ports.gate.server_load import ServerMetrics
+from spex_proxy.ports.load_board import Board
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.settings import Settings
 from spex_proxy.wiring.shared import make_telemetry
@@ -25,12 +29,26 @@ async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
     plugins = Plugins()
     for kind, name in (("segmenter", settings.segmenter), ("masker", settings.masker), ("value", settings.value)):
         plugins.get(kind, name)  # a bad plugin is refused now, not at the first job
-    async with ModelServer(settings.upstream, key) as server:
+    budget = TokenBudget(settings.tokens_per_minute, settings.tokens_per_hour, settings.tokens_per_day)
+    async with ModelServer(settings.upstream, key) as server, _gate(settings, key) as gate:
         try:
-            yield Parts(store, server, plugins, telemetry, settings.background_priority)
+            yield Parts(store, server, plugins, telemetry, settings.background_priority, gate, budget)
         finally:
             await asyncio.to_thread(telemetry.close)
             store.dispose()
+
+
+@asynccontextmanager
+async def _gate(settings: Settings, key: str | None) -> AsyncIterator[Gate | None]:
+    if settings.gate == "off":
+        yield None
+        return
+    board, metrics = Board(settings.board), ServerMetrics(settings.upstream, key)
+    try:
+        yield Gate(board.read, metrics.look, read_hours(settings.gate_hours))
+    finally:
+        await metrics.close()
+        board.close()
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event, on_report: Callable[[Report], None]) -> None:
