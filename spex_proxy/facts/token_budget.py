@@ -36,6 +36,8 @@ class TokenBudget:
         return None
 
 
+UNLIMITED = TokenBudget()
+
 _HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 

@@ -11,7 +11,7 @@ from spex_proxy.facts.errors import CannotExplain
 from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.facts.token_budget import TokenBudget
+from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
 from spex_proxy.flows.probes import game_digest
 from spex_proxy.flows.tokenize import tokenize
 from spex_proxy.flows.transactions import read, write
@@ -38,7 +38,8 @@ class Parts:
     """vLLM priority of our requests; production's is 0, larger is less urgent."""
     gate: Gate | None = None
     """Says when we may ask. None: whenever we like."""
-    token_budget: TokenBudget = TokenBudget()
+    token_budget: TokenBudget = UNLIMITED
+    """What our questions may cost together."""
 
 
 @dataclass(frozen=True, slots=True)

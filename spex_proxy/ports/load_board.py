@@ -14,6 +14,7 @@ import fcntl
 import mmap
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from spex_proxy.facts.errors import SettingsError
@@ -34,9 +35,10 @@ _BILLION = 1_000_000_000
 class Board:
     """The file, mapped."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], int] = time.monotonic_ns) -> None:
         """Makes the file if it is not there. Raises SettingsError if it can't be had."""
         self.path = path
+        self._clock = clock
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -48,6 +50,7 @@ class Board:
                 self._words = memoryview(self._map).cast("q")
                 self._check()
             finally:
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # the map holds a copy of the descriptor, and so the lock
                 os.close(descriptor)
         except OSError as error:
             raise SettingsError(f"the load board {path} can't be used: {error}") from error
@@ -61,7 +64,10 @@ class Board:
 
     def close(self) -> None:
         self._words.release()
-        self._map.close()
+        try:
+            self._map.close()
+        except BufferError:
+            pass  # a slot is still held: what is mapped goes with it
 
     # ---- writing
 
@@ -69,20 +75,20 @@ class Board:
         """A slot for this process. Raises SettingsError if all are taken."""
         with self.path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            now = time.monotonic_ns()
+            now = self._clock()
             for number in range(1, SLOTS + 1):
                 words = self._words[number * _WORDS : (number + 1) * _WORDS]
                 if not words[_SEEN] or _age_s(words[_SEEN], now) > GONE_S:
                     words[:] = memoryview(bytes(8 * _WORDS)).cast("q")
                     words[_SEEN] = now
-                    return Slot(words)
+                    return Slot(words, self._clock)
         raise SettingsError(f"{SLOTS} relay processes use {self.path} already")
 
     # ---- reading
 
     def read(self) -> Production | Unseen:
         """What all relays of this host know together."""
-        now = time.monotonic_ns()
+        now = self._clock()
         readings = []
         for start in range(_WORDS, _SIZE // 8, _WORDS):
             seen = self._words[start + _SEEN]
@@ -113,12 +119,13 @@ def _age_s(seen_ns: int, now_ns: int) -> float:
 class Slot:
     """What one relay process says. Of one event loop; no method raises or waits."""
 
-    def __init__(self, words: memoryview) -> None:
+    def __init__(self, words: memoryview, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._words = words
+        self._clock = clock
 
     def tick(self) -> None:
         """Still here. At least once a second."""
-        self._words[_SEEN] = time.monotonic_ns()
+        self._words[_SEEN] = self._clock()
 
     def arrived(self) -> Pulse:
         """A request of production has arrived."""
@@ -126,7 +133,7 @@ class Slot:
         words[_AWAITING] += 1
         words[_IN_FLIGHT] += 1
         words[_ARRIVALS] += 1
-        words[_SEEN] = time.monotonic_ns()
+        words[_SEEN] = self._clock()
         return Pulse(self)
 
     def close(self) -> None:
@@ -137,10 +144,10 @@ class Slot:
 
     def _first(self) -> int:
         self._words[_AWAITING] -= 1
-        return time.monotonic_ns()
+        return self._clock()
 
     def _gap(self, last_ns: int) -> int:
-        now = time.monotonic_ns()
+        now = self._clock()
         self._words[_GAPS + bucket_of((now - last_ns) / _BILLION)] += 1
         return now
 

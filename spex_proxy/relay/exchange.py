@@ -32,7 +32,8 @@ class Exchange:
 
     __slots__ = (
         "_beside", "_held", "_house", "_is_over", "_is_retried", "_keeps_client", "_outcome", "_pulse", "_response",
-        "_rewritten", "_waiting", "_waiting_size", "_wraps", "body_complete", "client", "request", "upstream", "wants_payloads",
+        "_rewritten", "_waiting", "_waiting_size", "_wraps", "body_complete", "client", "request", "upstream",
+        "wants_payloads",
     )  # fmt: skip
 
     def __init__(self, house: House, client: Caller, request: Request) -> None:

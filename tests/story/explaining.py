@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from spex_proxy.facts.explanation import Check, Explanation
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.intake import Captured, Intake
 from spex_proxy.flows.save import save_captured
@@ -23,6 +24,7 @@ from spex_proxy.flows.verify import verify
 from spex_proxy.flows.work import Report, Retries, run_job
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.telemetry import Telemetry, make_provider
 from spex_proxy.store import outbox
@@ -52,6 +54,8 @@ class Desk:
     recipe: Recipe = RECIPE
     plugins: Plugins = field(default_factory=Plugins)
     retries: Retries = Retries()  # noqa: RUF009 - frozen
+    gate: Gate | None = None
+    budget: TokenBudget = UNLIMITED
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     reports: list[Report] = field(default_factory=list)
 
@@ -89,7 +93,9 @@ class Desk:
     @contextmanager
     def parts(self) -> Iterator[Parts]:
         """What a worker holds. The client is closed by whoever runs the loop: see `work_off`."""
-        yield Parts(self.store, ModelServer(self.upstream_url), self.plugins, self.telemetry, 100)
+        yield Parts(
+            self.store, ModelServer(self.upstream_url), self.plugins, self.telemetry, 100, self.gate, self.budget
+        )
 
     async def work_off(self, most_jobs: int = 10) -> list[Report]:
         """Run queued jobs until none is left (or `most_jobs` were run); their last reports, in order."""

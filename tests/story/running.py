@@ -16,6 +16,7 @@ from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.rules import Rule, RuleBook, When
 from spex_proxy.flows.relay import Sampler, Watcher
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.load_board import Slot
 from spex_proxy.relay import House, serve
 from spex_proxy.relay.bystander import Watcher as AnyWatcher
 from spex_proxy.wire.tap import Tap, TapBudget, TapLimits
@@ -65,6 +66,7 @@ def relay(
     offer: Callable[[RawExchange | Skipped], bool] | None = None,
     counters: Counters | None = None,
     exact_token_ids: bool = False,
+    board: Slot | None = None,
 ) -> Iterator[Proxy]:
     counters = counters or Counters()
     budget = TapBudget(1 << 26)
@@ -76,7 +78,7 @@ def relay(
 
     rules = sampler(capture_rate, 0.0, exact_token_ids=exact_token_ids)
     own = Watcher(rules, limits or TapLimits(), budget, offer or record, counters.add)
-    house = House([upstream_url], watcher or own, counters, connect_timeout_s=2.0)
+    house = House([upstream_url], watcher or own, counters, connect_timeout_s=2.0, board=board)
     started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
     async def main() -> None:

@@ -59,10 +59,12 @@ class Gate:
         hours: Hours | None = None,
         *,
         most_per_batch: int = 8,
+        longest_wait_s: float = LONGEST_WAIT_S,
     ) -> None:
         self._production = production
         self._server = server
         self._hours = hours
+        self._longest_wait_s = longest_wait_s
         self._own = 0
         self._pace, self._credit = Pace(), 0.0
         self._window_at = self._credit_at = time.monotonic()
@@ -93,7 +95,7 @@ class Gate:
 
     async def _opened(self, turn: Turn) -> str | None:
         """Wait until it is open; or why it stays closed."""
-        deadline = time.monotonic() + LONGEST_WAIT_S
+        deadline = time.monotonic() + self._longest_wait_s
         while (closed := self._closed(turn)) is not None:
             why, pause = closed
             if time.monotonic() > deadline:
