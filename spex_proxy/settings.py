@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from spex_proxy.facts.review import LABELS
+from spex_proxy.facts.token_budget import read_hours
 
 
 def _base_urls(urls: str) -> str:
@@ -29,6 +30,11 @@ def _base_url(url: str) -> str:
     return bare
 
 
+def _hours(text: str) -> str:
+    read_hours(text)
+    return text
+
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Name = Annotated[str, Field(min_length=1)]
 BaseUrls = Annotated[str, AfterValidator(_base_urls)]
@@ -37,6 +43,8 @@ SchedulingPolicy = Literal["unknown", "fcfs", "priority"]
 ScorerName = Literal["auto", "engine", "generate", "completions"]
 Handoff = Literal["best_effort", "durable"]
 ExplainCallers = Literal["local", "key", "anyone", "nobody"]
+Tokens = Annotated[int | None, Field(gt=0)]
+Hours = Annotated[str, AfterValidator(_hours)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -126,6 +134,18 @@ class Settings(BaseSettings):
     scheduling_policy: SchedulingPolicy = Field(
         "unknown", description="vLLM's --scheduling-policy, which it does not show: unknown, fcfs or priority."
     )
+
+    gate: Literal["on", "off"] = Field(
+        "on", description="on: masked queries wait until production leaves room. off: they are asked whenever."
+    )
+    board: Path = Field(
+        Path("var/load-board"),
+        description="File in which the relays of this host count production for its workers' gate; the same for all.",
+    )
+    gate_hours: Hours = Field("", description="Part of the day (UTC) in which explaining may run, like 22:00-06:00.")
+    tokens_per_minute: Tokens = Field(None, description="Most prompt tokens that explaining may cost in a minute, ...")
+    tokens_per_hour: Tokens = Field(None, description="... in an hour, ...")
+    tokens_per_day: Tokens = Field(None, description="... and in a day.")
 
     worker_concurrency: int | None = Field(
         None, ge=1, description="Jobs that a worker runs at once; by default 1 on SQLite, 2 on PostgreSQL."

@@ -7,17 +7,20 @@ maskers that blank more than one player), and then share a reading. Repeats that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spex_proxy.engine.decide import Ask
 from spex_proxy.facts.errors import UpstreamBusy
 from spex_proxy.facts.evidence import Block, LogProbs, Masks, Probe, Replicates
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.flows.admission import admitted
 from spex_proxy.flows.probes import make_probes, probes_digest
 from spex_proxy.flows.table import Parts, Table
 from spex_proxy.plug import answers
+from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.scorers import Scored, Scorer
 
 BUSY_TRIES = 4
@@ -38,16 +41,13 @@ def known_of(table: Table, parts: Parts, blocks: Sequence[Block]) -> Known:
     return known
 
 
-def batches(ask: Ask, size: int) -> Iterator[tuple[Masks, Replicates]]:
-    """The round's masks, `size` at a time: depth first through the prompt, kept before left out.
+def in_order(ask: Ask) -> NDArray[np.intp]:
+    """Row numbers of the round's masks: depth first through the prompt, kept before left out.
 
     So each mask begins with as many tokens of the one before as any order could give it, which
     the server then has in its prefix cache.
     """
-    order = np.lexsort([ask.replicates, *(~ask.masks).T[::-1]])
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-        yield ask.masks[rows], ask.replicates[rows]
+    return np.lexsort([ask.replicates, *(~ask.masks).T[::-1]])
 
 
 async def answered(
@@ -59,14 +59,20 @@ async def answered(
     replicates: Replicates,
     headers: Mapping[str, str],
     known: Known,
-) -> Block:
-    """What could be answered of one batch, at least one mask; `known` learns of it. Raises UpstreamBusy."""
+) -> Block | Kept:
+    """What could be answered of one batch, at least one mask; `known` learns of it. Kept: it is not the time to
+    ask. Raises UpstreamBusy."""
     probes = make_probes(table.game, table.tokens, table.salt, parts.plugins, masks)
     keys = [(probe.digest, replicate) for probe, replicate in zip(probes, replicates.tolist(), strict=True)]
     asked = {key: probe for key, probe in zip(keys, probes, strict=True) if key not in known}
     scored = Scored((), 0, 0, 0.0)
     if asked:
-        scored = await _score(table.scorer, tuple(asked.values()), headers)
+        wanted = tuple(asked.values())
+        project, scorer = table.game.project, table.scorer
+        got = await admitted(scorer, wanted, parts, project, lambda: _score(scorer, wanted, headers))
+        if isinstance(got, Kept):
+            return got
+        scored = got
         for key, reading in zip(asked, scored.readings, strict=True):
             if reading is not None:
                 known[key] = reading.logprobs

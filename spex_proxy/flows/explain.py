@@ -2,7 +2,8 @@
 
 exchange -> segmenter -> players                a new root span, LINKED to the request's span
 repeat decide(recipe, evidence)                 pure: resuming after a crash is calling it again
-   Ask(masks) -> masker -> probes -> scorer     one batch at a time, below production's priority
+   Ask(masks) -> masker -> probes
+              -> gate -> scorer                 one batch at a time, when production leaves room, below its priority
               -> value -> evidence block        committed per reply: never asked twice
    Fit        -> leave
 one transaction: explanation, interactions, flags, job done
@@ -29,10 +30,12 @@ from spex_proxy.facts.exchange import Exchange, TraceRef
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.flows.batch import Known, answered, batches, known_of
+from spex_proxy.flows.admission import at_once
+from spex_proxy.flows.batch import Known, answered, in_order, known_of
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.flows.table import Parts, Table, lay
 from spex_proxy.flows.transactions import read, write
+from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
 from spex_proxy.store import exchanges, explanations, games, outbox
 
@@ -139,16 +142,27 @@ class Explaining:
     async def _ask(self, table: Table, ask: Ask) -> None:
         """One round. Each answered batch is committed before the next is sent."""
         parts, headers = self._parts, headers_of(self._span)
+        left = in_order(ask)
         with parts.telemetry.round_span(ask.round, len(ask.masks)):
-            for masks, replicates in batches(ask, table.scorer.batch_size):
-                number = len(self._blocks)
-                block = await answered(table, self._recipe, parts, number, masks, replicates, headers, self._known)
+            while len(left):
+                rows, number = left[: at_once(table.scorer, parts)], len(self._blocks)
+                asked = ask.masks[rows], ask.replicates[rows]
+                block = await answered(table, self._recipe, parts, number, *asked, headers, self._known)
+                if isinstance(block, Kept):
+                    await self._wait(block, ask)
+                    continue
+                left = left[len(rows) :]  # of these, what the server left out is asked in the next round
                 is_new, state = await write(parts.store, _keep, table.game, block, self._job, ask.r2)
                 # where another job was faster, its readings stand
                 self._blocks = [*self._blocks, block] if is_new else await _load(table.game, parts)
                 self._on_progress(_progress(self._blocks, self._recipe, ask.reason))
-                if state != "running":
-                    raise ClaimLost(f"the job is {state} now; what was measured so far is stored")
+                _go_on(state)
+
+    async def _wait(self, kept: Kept, ask: Ask) -> None:
+        """Kept out. A person may pause or cancel meanwhile, and another worker may have taken the job over."""
+        self._on_progress(_progress(self._blocks, self._recipe, f"waiting: {kept.why}"))
+        if self._job is not None:
+            _go_on(await write(self._parts.store, outbox.hold, self._job, r2=ask.r2))
 
 
 async def _load(game: Game, parts: Parts) -> list[Block]:
@@ -179,6 +193,11 @@ def _conclude(
         span_id=trace.span_id if trace else None,
         created_at=datetime.now(UTC),
     )
+
+
+def _go_on(state: outbox.JobState) -> None:
+    if state != "running":
+        raise ClaimLost(f"the job is {state} now; what was measured so far is stored")
 
 
 def _progress(blocks: Sequence[Block], recipe: Recipe, note: str) -> Progress:

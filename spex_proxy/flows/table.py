@@ -12,11 +12,13 @@ from spex_proxy.facts.errors import BadReply, CannotExplain
 from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
 from spex_proxy.flows.probes import game_digest
 from spex_proxy.flows.tokenize import tokenize
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
 from spex_proxy.ports.scorers import Scorer
@@ -37,6 +39,10 @@ class Parts:
     telemetry: Telemetry
     scorers: Callable[[ModelServer], Scorers]
     """Of each replica."""
+    gate: Gate | None = None
+    """Says when we may ask. None: whenever we like."""
+    token_budget: TokenBudget = UNLIMITED
+    """What our questions may cost together."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 
+from spex_proxy.ports.load_board import Pulse
 from spex_proxy.relay.answers import DISCONNECTED, INVALID, RELAY_FAULT, TARGET, OwnAnswer, answer_for
 from spex_proxy.relay.bystander import Bystander, watch
 from spex_proxy.relay.caller import Caller
@@ -31,8 +32,8 @@ class Exchange:
 
     __slots__ = (
         "_beside", "_follows", "_head_down", "_head_up", "_held", "_house", "_is_over", "_is_retried", "_keeps_client",
-        "_outcome", "_response", "_rewritten", "_waiting", "_waiting_size", "_wraps", "body_complete", "client",
-        "request", "upstream", "wants_payloads",
+        "_outcome", "_pulse", "_response", "_rewritten", "_waiting", "_waiting_size", "_wraps", "body_complete",
+        "client", "request", "upstream", "wants_payloads",
     )  # fmt: skip
 
     def __init__(self, house: House, client: Caller, request: Request) -> None:
@@ -55,6 +56,8 @@ class Exchange:
         self._keeps_client = request.keep_alive
         self._is_retried = self._is_over = False
         self._outcome = ""
+        self._pulse: Pulse | None = None
+        """None for what costs the model nothing."""
         self._beside: Bystander | None = None
         self._held: Held | None = None
         """Under durable hand-off: the client, as far as it waits."""
@@ -70,6 +73,8 @@ class Exchange:
         if not request.target.startswith(b"/"):
             self._answer_ourselves(TARGET, "upstream_unreachable")
             return
+        if self._house.board is not None and request.method == b"POST":
+            self._pulse = self._house.board.arrived()
         self._beside = watch(self._house.watcher, self._house.counters, request)
         if self._beside is not None:
             self.wants_payloads = True
@@ -189,6 +194,8 @@ class Exchange:
             self._held.begin()
 
     def answer_plain(self, data: bytes) -> None:
+        if self._pulse is not None:
+            self._pulse.beat()
         self._hold_end(data)
         if self._rewritten is None:
             self._write_down(data)
@@ -198,6 +205,8 @@ class Exchange:
             self._beside.response_chunk(data)
 
     def answer_to_the_end(self, data: bytes) -> None:
+        if self._pulse is not None:
+            self._pulse.beat()
         self._hold_end(data)
         if self._rewritten is None:
             self._write_framed(data)
@@ -208,6 +217,8 @@ class Exchange:
 
     def answer_chunks(self, raw: bytes, payloads: list[bytes] | None) -> None:
         """`raw` is a piece of a chunked body, `payloads` what is in it, if that is wanted."""
+        if self._pulse is not None:
+            self._pulse.beat()
         if self._held is not None and payloads:
             self._hold_end(b"".join(payloads))
         if self._rewritten is not None:
@@ -343,6 +354,8 @@ class Exchange:
         self._is_over = True
         self._waiting.clear()
         self._head_up = b""
+        if self._pulse is not None:
+            self._pulse.end()
         self._house.counters.add("relayed_requests", outcome)
         is_kept_first = self._beside is not None and self._beside.finish(ending, self._held)
         if self._held is not None and not is_kept_first:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.load_board import Slot
 from spex_proxy.ports.reach import tls_context
 from spex_proxy.relay.addresses import read_address
 from spex_proxy.relay.bystander import Watcher
@@ -23,8 +24,10 @@ class House:
         *,
         connect_timeout_s: float = 10.0,
         ca: Path | None = None,
+        board: Slot | None = None,
     ) -> None:
         """`ca`: a PEM file with the authorities that sign upstreams' certificates; None: the system's.
+        `board`: where production is counted for the workers' gate.
 
         Raises SettingsError for an address that can't be an upstream's, and for a file without certificates.
         """
@@ -33,6 +36,7 @@ class House:
         self.pool = Pool(addresses, connect_timeout_s, tls)
         self.watcher = watcher
         self.counters = counters
+        self.board = board
         self.tick = 0
         """Goes up once a second: all that idle connections need of a clock."""
         self.is_draining = False

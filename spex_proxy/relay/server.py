@@ -57,6 +57,8 @@ async def _tidy(relay: House, clients: set[Client]) -> None:
     while True:
         await asyncio.sleep(1.0)
         relay.tick += 1
+        if relay.board is not None:
+            relay.board.tick()
         relay.pool.close_idle()
         if relay.tick % _TIDY_CLIENTS_EVERY_S == 0:
             for client in list(clients):

@@ -129,6 +129,7 @@ evidence_blocks = sa.Table(
     required("digest", Text),
     required("asked_at", UtcDateTime),
     of("games", "game_id"),
+    sa.Index("ix_evidence_blocks_time", "project", "asked_at"),
 )
 
 explanations = sa.Table(

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Engine, select
 
-from spex_proxy.facts.errors import SpexError
+from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.facts.rules import RuleBook
 from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
 from spex_proxy.flows.relay import Hold, Sampler, Watcher
@@ -19,6 +19,7 @@ from spex_proxy.flows.save import save_captured
 from spex_proxy.ports import link as link_
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.link import Told
+from spex_proxy.ports.load_board import Board, Slot
 from spex_proxy.ports.spool import Spool, SpoolLimits
 from spex_proxy.relay import House, new_event_loop, serve
 from spex_proxy.settings import Settings
@@ -96,6 +97,17 @@ class Saver:
             return self._store
 
 
+def _slot(settings: Settings) -> Slot | None:
+    """Where workers see what production is doing. Without it they wait for ever, and production is served."""
+    if settings.gate == "off":
+        return None
+    try:
+        return Board(settings.board).slot()
+    except SettingsError as error:
+        log.error("nothing will be explained, production is served: %s", error)
+        return None
+
+
 class Relaying:
     """A relay and everything behind it. `start()`, serve `house`, then `close()`."""
 
@@ -130,7 +142,8 @@ class Relaying:
         hold = Hold(self.intake.keep, settings.handoff_wait_s) if self.spool is not None else None
         limits_of_one = TapLimits(settings.max_body_bytes, settings.max_body_bytes)
         watcher = Watcher(sampler, limits_of_one, budget, self.intake.offer, self.counters.add, hold)
-        self.house = House(settings.upstreams, watcher, self.counters, ca=settings.upstream_ca)
+        self._slot = _slot(settings)
+        self.house = House(settings.upstreams, watcher, self.counters, ca=settings.upstream_ca, board=self._slot)
 
     def start(self) -> None:
         self.intake.start()
@@ -147,6 +160,8 @@ class Relaying:
 
     async def close(self) -> None:
         """Hand on what was captured, and say what is left."""
+        if self._slot is not None:
+            self._slot.close()
         await asyncio.to_thread(self.rules.close)
         left = await asyncio.to_thread(self.intake.close, DRAIN_S)
         self._tell_the_end(left)

@@ -7,10 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 
+from spex_proxy.facts.token_budget import TokenBudget, read_hours
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.jobs import Options, work
 from spex_proxy.flows.work import Report, Retries
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.gate.gate import Gate
+from spex_proxy.ports.gate.server_load import ServerMetrics, busiest
+from spex_proxy.ports.load_board import Board
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
 from spex_proxy.ports.scorers.choose import Scorers
@@ -32,12 +36,29 @@ async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
     def scorers_of(server: ModelServer) -> Scorers:
         return Scorers(server, settings.scorer, settings.background_priority)
 
-    async with ModelServers(settings.upstreams, key, settings.upstream_ca) as servers:
+    budget = TokenBudget(settings.tokens_per_minute, settings.tokens_per_hour, settings.tokens_per_day)
+    servers_of_all = ModelServers(settings.upstreams, key, settings.upstream_ca)
+    async with servers_of_all as servers, _gate(settings, key) as gate:
         try:
-            yield Parts(store, servers, plugins, telemetry, cache(scorers_of))
+            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), gate, budget)
         finally:
             await asyncio.to_thread(telemetry.close)
             store.dispose()
+
+
+@asynccontextmanager
+async def _gate(settings: Settings, key: str | None) -> AsyncIterator[Gate | None]:
+    if settings.gate == "off":
+        yield None
+        return
+    board = Board(settings.board)
+    metrics = [ServerMetrics(url, key, settings.upstream_ca) for url in settings.upstreams]
+    try:
+        yield Gate(board.read, lambda: busiest([one.look() for one in metrics]), read_hours(settings.gate_hours))
+    finally:
+        for one in metrics:
+            await one.close()
+        board.close()
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event, on_report: Callable[[Report], None]) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from spex_proxy.facts.explanation import Check, Explanation
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.intake import Captured, Intake
 from spex_proxy.flows.save import save_captured
@@ -24,6 +25,7 @@ from spex_proxy.flows.verify import verify
 from spex_proxy.flows.work import Report, Retries, run_job
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
 from spex_proxy.ports.scorers.choose import Scorers
@@ -56,6 +58,8 @@ class Desk:
     plugins: Plugins = field(default_factory=Plugins)
     retries: Retries = Retries()  # noqa: RUF009 - frozen
     scorer: str = "completions"
+    gate: Gate | None = None
+    budget: TokenBudget = UNLIMITED
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     reports: list[Report] = field(default_factory=list)
 
@@ -97,7 +101,8 @@ class Desk:
         def scorers(server: ModelServer) -> Scorers:
             return Scorers(server, self.scorer, 100)
 
-        yield Parts(self.store, ModelServers([self.upstream_url]), self.plugins, self.telemetry, scorers)
+        servers = ModelServers([self.upstream_url])
+        yield Parts(self.store, servers, self.plugins, self.telemetry, scorers, self.gate, self.budget)
 
     async def work_off(self, most_jobs: int = 10) -> list[Report]:
         """Run queued jobs until none is left (or `most_jobs` were run); their last reports, in order."""

@@ -99,11 +99,12 @@ def running(
 ) -> Iterator[Running]:
     """`spex-proxy COMMAND` until the block ends; its log is printed if that was by an exception."""
     log = folder / f"{command}-{free_port()}.log"
+    own = {"SPEX_BOARD": str(folder / "load-board")}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*COMMAND, command],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=settings.environment(), start_new_session=True,
+            env=own | settings.environment(), start_new_session=True,
             preexec_fn=before_start,  # noqa: PLW1509 - one system call, no lock
         )  # fmt: skip
     started = Running(process, settings, log)

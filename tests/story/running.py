@@ -17,6 +17,7 @@ from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.rules import Rule, RuleBook, When
 from spex_proxy.flows.relay import Sampler, Watcher
 from spex_proxy.ports.counters import Counters
+from spex_proxy.ports.load_board import Slot
 from spex_proxy.relay import House, serve
 from spex_proxy.relay.bystander import Watcher as AnyWatcher
 from spex_proxy.wire.tap import Tap, TapBudget, TapLimits
@@ -73,6 +74,7 @@ def relay(
     exact_token_ids: bool = False,
     host: str = "127.0.0.1",
     ca: Path | None = None,
+    board: Slot | None = None,
 ) -> Iterator[Proxy]:
     counters = counters or Counters()
     budget = TapBudget(1 << 26)
@@ -84,7 +86,8 @@ def relay(
 
     rules = sampler(capture_rate, 0.0, exact_token_ids=exact_token_ids)
     own = Watcher(rules, limits or TapLimits(), budget, offer or record, counters.add)
-    house = House([upstream_url, *more_upstreams], watcher or own, counters, connect_timeout_s=2.0, ca=ca)
+    upstreams = [upstream_url, *more_upstreams]
+    house = House(upstreams, watcher or own, counters, connect_timeout_s=2.0, ca=ca, board=board)
     started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
     async def main() -> None:

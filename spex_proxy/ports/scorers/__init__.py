@@ -8,6 +8,7 @@ from typing import Protocol
 
 from spex_proxy.facts.evidence import Probe, Reading
 from spex_proxy.facts.game import Scorer as ScorerFacts
+from spex_proxy.ports.gate.rules import Manner
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class Scorer(Protocol):
     """Most probes in one call."""
     max_tokens: int | None
     """Most tokens of one probe (prompt and answer together); None if unknown."""
+    manner: Manner
+    """How its questions bear on production."""
 
     async def score(self, probes: Sequence[Probe], headers: Mapping[str, str]) -> Scored:
         """Readings for at most `batch_size` probes; `headers` carry the trace context.

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from spex_proxy.facts.evidence import Probe
 from spex_proxy.facts.game import Scorer as ScorerFacts
+from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers import Scored
 from spex_proxy.wire.scoring import completions_body, read_completions
@@ -25,6 +26,7 @@ class CompletionsScorer:
     """One explanation's scorer: its own cache salt, so nothing is shared with production."""
 
     batch_size = BATCH
+    manner: Manner = "alone"
 
     def __init__(self, server: ModelServer, info: ModelInfo, priority: int) -> None:
         self.facts = ScorerFacts("completions", info.model, info.server)

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from spex_proxy.facts.errors import BadReply, UpstreamBusy
 from spex_proxy.facts.evidence import Probe, Reading
 from spex_proxy.facts.game import Scorer as ScorerFacts
+from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers import Scored
 from spex_proxy.wire.engine import Layout, read_line, score_body
@@ -27,6 +28,7 @@ class EngineScorer:
     """One explanation's scorer: its own cache salt, so that nothing is shared with production."""
 
     batch_size = BATCH
+    manner: Manner = "beside"
 
     def __init__(self, server: ModelServer, info: ModelInfo, priority: int, layout: Layout) -> None:
         self.facts = ScorerFacts("engine", info.model, info.server)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from spex_proxy.facts.errors import BadReply, UpstreamBusy
 from spex_proxy.facts.evidence import Probe, Reading
 from spex_proxy.facts.game import Scorer as ScorerFacts
+from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers import Scored
 from spex_proxy.wire.generate import FIELD, generate_body, read_generate
@@ -30,6 +31,7 @@ class GenerateScorer:
     """One explanation's scorer: its own cache salt, so that nothing is shared with production."""
 
     batch_size = BATCH
+    manner: Manner = "beside"
 
     def __init__(self, server: ModelServer, info: ModelInfo, priority: int) -> None:
         self.facts = ScorerFacts("generate", info.model, info.server)

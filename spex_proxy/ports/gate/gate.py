@@ -1,0 +1,155 @@
+"""The gate: waits until background work may ask, and ends what is being asked when production comes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from spex_proxy.facts.load import Gaps, Production, Unseen
+from spex_proxy.facts.token_budget import Hours
+from spex_proxy.ports.gate.pace import WINDOW_S, Batch, Pace
+from spex_proxy.ports.gate.rules import (
+    Manner,
+    ServerLoad,
+    closed_by_production,
+    closed_by_server,
+    closed_by_the_clock,
+)
+
+T = TypeVar("T")
+
+LOOK_S = 0.002
+"""Between two looks at the load board while something of ours runs or waits for production to end: production's
+request is seen at most so much after it arrived. A look costs some 10 microseconds."""
+REST_S = 0.1
+"""Between two looks while the reason to wait is one that lasts."""
+LONGEST_WAIT_S = 2.0
+"""Then whoever waits is told why, and looks whether it is still to wait at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One question, or one batch of them."""
+
+    tokens: int
+    """Prompt tokens that the server has to compute for it."""
+    questions: int
+    manner: Manner
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Kept out, or thrown out, and why."""
+
+    why: str
+
+
+class Gate:
+    """One for all jobs of a worker. Of one event loop."""
+
+    def __init__(
+        self,
+        production: Callable[[], Production | Unseen],
+        server: Callable[[], ServerLoad | Unseen | None] = lambda: None,
+        hours: Hours | None = None,
+        *,
+        most_per_batch: int = 32,
+        longest_wait_s: float = LONGEST_WAIT_S,
+    ) -> None:
+        self._production = production
+        self._server = server
+        self._hours = hours
+        self._longest_wait_s = longest_wait_s
+        self._own = 0
+        self._pace, self._credit = Pace(), 0.0
+        self._window_at = self._credit_at = time.monotonic()
+        self._window_gaps = Gaps()
+        self._window_asked = 0
+        self.batch = Batch(most_per_batch, most_per_batch)
+        self.counts: Counter[str] = Counter()
+        """`asked`, `aborted`, in batches."""
+
+    async def ask(self, turn: Turn, question: Callable[[], Awaitable[T]]) -> T | Kept:
+        """Put a question as soon as the gate is open. Kept out: it stayed closed for `LONGEST_WAIT_S`, or
+        production came and the question was ended; try again, with `batch.size` questions at most."""
+        if (why := await self._opened(turn)) is not None:
+            return Kept(why)
+        self._own += turn.questions
+        self._window_asked += turn.questions
+        self.counts["asked"] += 1
+        try:
+            answer = await self._unless_closed(turn, question)
+        finally:
+            self._own -= turn.questions
+        if isinstance(answer, Kept):
+            self.counts["aborted"] += 1
+            self.batch = self.batch.aborted(turn.questions)
+        else:
+            self.batch = self.batch.answered()
+        return answer
+
+    async def _opened(self, turn: Turn) -> str | None:
+        """Wait until it is open; or why it stays closed."""
+        deadline = time.monotonic() + self._longest_wait_s
+        while (closed := self._closed(turn)) is not None:
+            why, pause = closed
+            if time.monotonic() > deadline:
+                return why
+            await asyncio.sleep(pause)
+        return None
+
+    def _closed(self, turn: Turn) -> tuple[str, float] | None:
+        """Why to wait, and how long until the next look."""
+        if why := closed_by_the_clock(self._hours, datetime.now(UTC).time()):
+            return why, REST_S
+        production = self._production()
+        if why := closed_by_production(production, turn.manner):
+            return why, REST_S if isinstance(production, Unseen) else LOOK_S
+        if why := closed_by_server(self._server(), self._own):
+            return why, REST_S
+        assert isinstance(production, Production)
+        self._tick(production)
+        if production.in_flight and not self._has_credit(turn.tokens):
+            return "the pace beside production's streams", LOOK_S
+        return None
+
+    def _tick(self, production: Production) -> None:
+        """Learn from the window that has ended."""
+        now = time.monotonic()
+        if now - self._window_at < WINDOW_S:
+            return
+        self._pace = self._pace.after(production.gaps.since(self._window_gaps), self._window_asked)
+        self._window_at, self._window_gaps, self._window_asked = now, production.gaps, self._own
+
+    def _has_credit(self, tokens: int) -> bool:
+        """Take the tokens of a question from what the pace allows; at most a second's worth is saved up."""
+        now = time.monotonic()
+        rate = 0.0 if self._pace.is_off else self._pace.rate
+        self._credit = min(self._credit + rate * (now - self._credit_at), max(rate, float(tokens)))
+        self._credit_at = now
+        if self._pace.is_off or self._credit < tokens:
+            return False
+        self._credit -= tokens
+        return True
+
+    async def _unless_closed(self, turn: Turn, question: Callable[[], Awaitable[T]]) -> T | Kept:
+        """The answer; or production came. Ending the question closes its connection, which vLLM notices."""
+        asking = asyncio.ensure_future(question())
+        try:
+            while not asking.done():
+                production = self._production()
+                if isinstance(production, Production):
+                    self._tick(production)
+                if why := closed_by_production(production, turn.manner):
+                    return Kept(why)
+                await asyncio.wait({asking}, timeout=LOOK_S)
+            return asking.result()
+        finally:
+            if not asking.done():
+                asking.cancel()
+                await asyncio.wait({asking})
