@@ -23,15 +23,15 @@ from opentelemetry.trace import Span
 from sqlalchemy import Connection
 
 from spex_proxy.engine.conclude import Fit
-from spex_proxy.engine.decide import Ask, decide
+from spex_proxy.engine.decide import Ask, decide, settle
 from spex_proxy.engine.indices import rank_interactions
 from spex_proxy.facts.errors import CannotExplain, ClaimLost, SpexError, UpstreamBusy
-from spex_proxy.facts.evidence import Block, Evidence, Masks, Probe, Replicates
+from spex_proxy.facts.evidence import Block, Masks, Probe, Replicates
 from spex_proxy.facts.exchange import Exchange, TraceRef
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.flows.probes import make_probes, probes_digest
+from spex_proxy.flows.probes import evidence_of, make_probes, probes_digest
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.flows.table import Parts, Table, lay
 from spex_proxy.flows.transactions import read, write
@@ -117,6 +117,7 @@ class Explaining:
         self._on_progress = on_progress
         self._table: Table | None = None
         self._blocks: list[Block] = []
+        self._is_measured = False
 
     async def advance(self) -> Explanation | None:
         """Ask one round of masks; or, if there is nothing more to ask, fit and store the explanation.
@@ -127,11 +128,15 @@ class Explaining:
         if self._table is None:
             self._table = await lay(self._exchange, recipe, parts)
             self._blocks = await _load(self._table.game, parts)
+            self._is_measured = await read(parts.store, _is_measured, self._table.game, recipe)
             self._on_progress(_progress(self._blocks, recipe, "preparing"))
         table = self._table
-        evidence = Evidence.from_blocks(table.game.n_players, self._blocks)
+        evidence = evidence_of(table.game, table.target, self._blocks, parts.plugins)
         try:
-            step = await asyncio.to_thread(decide, recipe, evidence)
+            if self._is_measured:
+                step: Ask | Fit = await asyncio.to_thread(settle, recipe, evidence, "measured for another target")
+            else:
+                step = await asyncio.to_thread(decide, recipe, evidence)
         except ValueError as error:
             raise CannotExplain(f"the recipe makes no sense: {error}") from error
         if isinstance(step, Ask):
@@ -159,6 +164,15 @@ class Explaining:
 
 async def _load(game: Game, parts: Parts) -> list[Block]:
     return list(await read(parts.store, games.load_blocks, game.id, project=game.project))
+
+
+def _is_measured(connection: Connection, game: Game, recipe: Recipe) -> bool:
+    """Whether another target of the same game was explained by an otherwise equal recipe: then all that this recipe
+    would have asked is there, and nothing more is asked. Who wants more masks for it says so with a larger budget."""
+    return any(
+        other.target != recipe.target and replace(other, target=recipe.target, plugins=recipe.plugins) == recipe
+        for other in explanations.recipes_of_game(connection, game.id, project=game.project)
+    )
 
 
 async def _answered(
@@ -209,7 +223,7 @@ def _conclude(
         project=table.game.project,
         exchange_id=table.exchange.id,
         game_ids=(table.game.id,),
-        target=table.game.target,
+        target=table.target,
         recipe=replace(recipe, plugins=provenance),
         spectrum=fit.spectrum,
         fidelity=fit.fidelity,
@@ -218,7 +232,7 @@ def _conclude(
         verdict=fit.verdict,
         verdict_reason=fit.verdict_reason,
         cost=cost_of(blocks),
-        flags=flags_of(fit.verdict, fit.verdict_reason, table.game.target),
+        flags=flags_of(fit.verdict, fit.verdict_reason, table.target),
         trace_id=trace.trace_id if trace else None,
         span_id=trace.span_id if trace else None,
         created_at=datetime.now(UTC),

@@ -59,6 +59,19 @@ def load_explanation(conn: sa.Connection, explanation_id: str, *, project: str =
     )
 
 
+def recipes_of_game(conn: sa.Connection, game_id: str, *, project: str = DEFAULT_PROJECT) -> tuple[Recipe, ...]:
+    """Of all explanations that cite a game."""
+    of_game = sa.and_(
+        explanation_games.c.project == explanations.c.project, explanation_games.c.explanation_id == explanations.c.id
+    )
+    query = (
+        sa.select(explanations.c.id, explanations.c.recipe)
+        .select_from(explanations.join(explanation_games, of_game))
+        .where(explanation_games.c.project == project, explanation_games.c.game_id == game_id)
+    )
+    return tuple(codec.build(Recipe, row.recipe, f"recipe of explanation {row.id}") for row in conn.execute(query))
+
+
 def latest_for_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> Explanation | None:
     """The newest explanation of an exchange, or None if it has none."""
     newest = conn.scalar(

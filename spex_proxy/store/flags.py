@@ -110,5 +110,5 @@ def of_exchanges(conn: sa.Connection, project: str, ids: Sequence[str]) -> Mappi
         query = sa.select(*about, *_FLAG).where(flags.c.project == project, flags.c.exchange_id.in_(ids))
         order = (flags.c.exchange_id, flags.c.raised_at, flags.c.position, flags.c.id)
         for row in conn.execute(query.order_by(*order)):
-            raised[row.exchange_id].append(Raised(*row[:5], flag=Flag(*row[5:])))
+            raised[row.exchange_id].append(Raised(*row[:5], Flag(*row[5:])))
     return raised
