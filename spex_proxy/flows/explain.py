@@ -31,11 +31,13 @@ from spex_proxy.facts.exchange import Exchange, TraceRef
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.flows.acting import Orders, watched
 from spex_proxy.flows.probes import evidence_of, make_probes, probes_digest
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.flows.table import Parts, Table, lay
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
+from spex_proxy.plug.kinds import Seen
 from spex_proxy.ports.scorers import Scored, Scorer
 from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
 from spex_proxy.store import exchanges, explanations, games, outbox
@@ -143,7 +145,7 @@ class Explaining:
             await self._ask(table, step)
             return None
         explanation = _conclude(table, recipe, step, self._blocks, parts, reference(self._span))
-        await write(parts.store, _save, explanation, self._job)
+        await write(parts.store, _save, explanation, self._job, self._exchange, parts.orders)
         record_result(self._span, explanation)
         return explanation
 
@@ -218,7 +220,7 @@ def _conclude(
 ) -> Explanation:
     """Fit and evidence as an explanation. It cites the game's first blocks: later jobs may add more."""
     provenance = parts.plugins.provenance(segmenter=recipe.segmenter, masker=recipe.masker, value=recipe.value)
-    return Explanation(
+    explanation = Explanation(
         id=uuid.uuid4().hex,
         project=table.game.project,
         exchange_id=table.exchange.id,
@@ -237,6 +239,10 @@ def _conclude(
         span_id=trace.span_id if trace else None,
         created_at=datetime.now(UTC),
     )
+    if parts.orders is None:
+        return explanation
+    flags, looked = watched(parts.orders, Seen(table.exchange, explanation, table.game.players))
+    return replace(explanation, flags=(*explanation.flags, *flags), how={**explanation.how, "looked": looked})
 
 
 def _batches(ask: Ask, size: int) -> list[Any]:
@@ -258,7 +264,13 @@ def _keep(
     return games.append_block(connection, game.id, block, project=game.project), state
 
 
-def _save(connection: Connection, explanation: Explanation, job: outbox.Job | None) -> None:
+def _save(
+    connection: Connection,
+    explanation: Explanation,
+    job: outbox.Job | None,
+    exchange: Exchange,
+    orders: Orders | None,
+) -> None:
     if job is not None:
         known = outbox.load_job(connection, job.id, project=job.project)
         if known.explanation_id == explanation.id:
@@ -267,3 +279,6 @@ def _save(connection: Connection, explanation: Explanation, job: outbox.Job | No
     explanations.save_explanation(connection, explanation)
     if job is not None:
         outbox.finish(connection, job, explanation.id)
+    if orders is not None:
+        names = {flag.name for flag in explanation.flags}
+        orders.on_flags(connection, exchange, names, explanation.id)

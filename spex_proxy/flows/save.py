@@ -8,18 +8,18 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.facts.rules import Rule, Window
+from spex_proxy.flows.acting import Orders, has_room
 from spex_proxy.flows.intake import Captured
-from spex_proxy.store import exchanges, outbox, rules
+from spex_proxy.store import exchanges, flags, outbox
 
 Saved = Literal["known", "kept", "capped", "explain"]
 """What became of it: nothing, for it was there; kept; kept, but its rule has no jobs left; kept, with a job."""
 
 
-def save_captured(connection: Connection, captured: Captured, recipe: Recipe) -> Saved:
+def save_captured(connection: Connection, captured: Captured, recipe: Recipe, orders: Orders | None = None) -> Saved:
     """In the caller's transaction, so that there is never one without the other. Saving twice changes nothing.
 
-    `recipe` is for verdicts without a rule.
+    `recipe` is for verdicts without a rule. With `orders`, what was noted of it is done.
     """
     exchange, verdict = captured.exchange, captured.verdict
     if exchanges.is_known(connection, exchange.id, project=exchange.project):
@@ -28,7 +28,7 @@ def save_captured(connection: Connection, captured: Captured, recipe: Recipe) ->
         verdict.explain
         and verdict.why != "header"
         and verdict.rule is not None
-        and not _has_room(connection, captured, verdict.rule)
+        and not has_room(connection, exchange, verdict.rule)
     )
     if is_capped:
         verdict = replace(verdict, explain=False, why="capped")
@@ -58,15 +58,18 @@ def save_captured(connection: Connection, captured: Captured, recipe: Recipe) ->
             tracestate=captured.tracestate,
             project=exchange.project,
         )
+    if orders is not None:
+        _flag(connection, captured, orders)
+    if verdict.explain:
         return "explain"
     return "capped" if is_capped else "kept"
 
 
-def _has_room(connection: Connection, captured: Captured, rule: Rule) -> bool:
-    """Take one of the rule's jobs of this minute and day, by the time when the request arrived."""
-    at, project = captured.exchange.received_at, captured.exchange.project
-    caps: tuple[tuple[Window, int | None], ...] = (("minute", rule.per_minute), ("day", rule.per_day))
-    for window, most in caps:
-        if most is not None and not rules.take(connection, rule.name, window, at, most, project=project):
-            return False
-    return True
+def _flag(connection: Connection, captured: Captured, orders: Orders) -> None:
+    exchange, noted = captured.exchange, captured.noted
+    for position, flag in enumerate(noted.flags):
+        flags.raise_on_exchange(
+            connection, exchange.id, flag, exchange.received_at, position=position,
+            key=f"{position} {flag.flagger} {flag.name}", project=exchange.project,
+        )  # fmt: skip
+    orders.carry_out(connection, exchange, noted, {flag.name for flag in noted.flags})

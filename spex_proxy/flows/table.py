@@ -12,6 +12,7 @@ from spex_proxy.facts.errors import CannotExplain
 from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.flows.acting import Orders
 from spex_proxy.flows.probes import game_digest
 from spex_proxy.flows.tokenize import output_of, tokenize
 from spex_proxy.flows.transactions import read, write
@@ -36,6 +37,8 @@ class Parts:
     telemetry: Telemetry
     priority: int
     """vLLM priority of our requests; production's is 0, larger is less urgent."""
+    orders: Orders | None = None
+    """Who looks at explanations, and which rules act upon what they find; None: nobody."""
 
 
 @dataclass(frozen=True, slots=True)

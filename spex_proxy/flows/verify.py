@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 from sqlalchemy import Connection
@@ -20,12 +20,13 @@ from spex_proxy.facts.aim import read_aim
 from spex_proxy.facts.errors import BadEvidence, CannotExplain, NotFound, VerificationFailed
 from spex_proxy.facts.evidence import Block, Evidence
 from spex_proxy.facts.exchange import Exchange, TokenizedExchange
-from spex_proxy.facts.explanation import Check, Explanation, Fidelity, Interaction
+from spex_proxy.facts.explanation import Check, Explanation, Fidelity, Flag, Interaction
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.flows.probes import evidence_of, game_digest, make_probes, probes_digest
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.plug import answers
+from spex_proxy.plug.kinds import Seen
 from spex_proxy.plug.load import Plugins
 from spex_proxy.store import exchanges, explanations, games
 from spex_proxy.wire.aiming import aim_at
@@ -52,7 +53,7 @@ def verify(connection: Connection, explanation_id: str, project: str, plugins: P
     checks.append(aimed)
     if aimed.is_passed:
         checks.extend(_fit(explanation, evidence_of(game, explanation.target, blocks, plugins)))
-    checks.append(_told(connection, explanation, played))
+    checks.append(_told(connection, explanation, played, plugins))
     return checks
 
 
@@ -146,7 +147,12 @@ def _fit(explanation: Explanation, evidence: Evidence) -> Iterator[Check]:
     )
 
 
-def _told(connection: Connection, explanation: Explanation, played: Sequence[tuple[Game, Sequence[Block]]]) -> Check:
+def _told(
+    connection: Connection,
+    explanation: Explanation,
+    played: Sequence[tuple[Game, Sequence[Block]]],
+    plugins: Plugins,
+) -> Check:
     """What an explanation says about itself, against its games, and its copies for searching."""
     game, recipe = played[0][0], explanation.recipe
     blocks = [block for _, cited in played for block in cited]
@@ -154,11 +160,30 @@ def _told(connection: Connection, explanation: Explanation, played: Sequence[tup
         "exchange": (explanation.exchange_id, game.exchange_id),
         "plugins": ((recipe.segmenter, recipe.masker, recipe.value), (game.players.method, game.masker, game.value)),
         "cost": (explanation.cost, cost_of(blocks)),
-        "flags": (explanation.flags, flags_of(explanation.verdict, explanation.verdict_reason, explanation.target)),
+        "flags": (explanation.flags, _flags(connection, explanation, game, plugins)),
     }
     wrong = [name for name, (stored, made) in told.items() if stored != made]
     wrong += explanations.wrong_copies(connection, explanation)
     return Check("what is told about it follows", not wrong, f"wrong: {', '.join(wrong)}" if wrong else ", ".join(told))
+
+
+def _flags(connection: Connection, explanation: Explanation, game: Game, plugins: Plugins) -> tuple[Flag, ...]:
+    """What its flaggers say when they look once more; as stored, where the content that they looked at was erased."""
+    own = flags_of(explanation.verdict, explanation.verdict_reason, explanation.target)
+    rest = explanation.flags[len(own) :]
+    looked = explanation.how.get("looked", ())
+    content = _content(connection, game)
+    if content is None:
+        known = {one["flagger"] for one in looked}
+        return own + tuple(flag for flag in rest if flag.flagger in known)
+    seen = Seen(content[0], replace(explanation, flags=own), game.players)
+    again: list[Flag] = []
+    for one in looked:
+        versions = {flag.version for flag in rest if flag.flagger == one["flagger"]}
+        version = versions.pop() if len(versions) == 1 else ""
+        found = answers.inspect(plugins.flagger(one["flagger"]), one["flagger"], seen, one["options"])
+        again.extend(Flag(one["name"], detail, score, one["flagger"], version) for detail, score in found)
+    return (*own, *again)
 
 
 def _spectrum_drift(stored: Spectrum, made: Spectrum) -> float:

@@ -72,6 +72,14 @@ def recipes_of_game(conn: sa.Connection, game_id: str, *, project: str = DEFAULT
     return tuple(codec.build(Recipe, row.recipe, f"recipe of explanation {row.id}") for row in conn.execute(query))
 
 
+def recipes_of_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> tuple[Recipe, ...]:
+    """Of all explanations of an exchange."""
+    query = sa.select(explanations.c.id, explanations.c.recipe).where(
+        explanations.c.project == project, explanations.c.exchange_id == exchange_id
+    )
+    return tuple(codec.build(Recipe, row.recipe, f"recipe of explanation {row.id}") for row in conn.execute(query))
+
+
 def latest_for_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> Explanation | None:
     """The newest explanation of an exchange, or None if it has none."""
     newest = conn.scalar(

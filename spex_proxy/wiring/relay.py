@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 from spex_proxy import __version__
 from spex_proxy.facts.errors import SpexError
 from spex_proxy.facts.rules import RuleBook
+from spex_proxy.flows.acting import Orders
 from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
 from spex_proxy.flows.relay import Hold, Sampler, Watcher
 from spex_proxy.flows.rules.keep import RulesInForce
@@ -30,7 +31,7 @@ from spex_proxy.web.app import make_app as make_web
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.server import serve as serve_second_port
 from spex_proxy.wire.tap import TapBudget, TapLimits
-from spex_proxy.wiring.sampling import callers, load_book
+from spex_proxy.wiring.sampling import callers, load_book, make_orders
 from spex_proxy.wiring.shared import labels, make_recipe, make_telemetry, url_here
 from spex_proxy.wiring.store import ready_store
 from spex_proxy.wiring.verifying import verify_stored
@@ -46,6 +47,7 @@ class Saver:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.orders: Orders | None = None
         self._recipe = make_recipe(settings)
         self._store: Engine | None = None
         self._opening = threading.Lock()
@@ -59,7 +61,9 @@ class Saver:
             with self.engine().begin() as connection:
                 for book in books.values():
                     rules.save_book(connection, book, project=self._settings.project)
-                saved: Counter[str] = Counter(save_captured(connection, captured, self._recipe) for captured in batch)
+                saved: Counter[str] = Counter(
+                    save_captured(connection, captured, self._recipe, self.orders) for captured in batch
+                )
         except Exception as error:
             self._failed = f"the last exchanges could not be saved: {getattr(error, 'orig', None) or error}"
             raise
@@ -99,12 +103,12 @@ class Saver:
             return self._store
 
 
-def _doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callable[[], bool]) -> Doors:
+def _doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callable[[], bool], orders: Orders) -> Doors:
     return Doors(
         store=store,
         project=settings.project,
         recipe=make_recipe(settings),
-        plugins=Plugins(),
+        plugins=orders.plugins,
         verify=lambda explanation_id, project: in_own_process(verify_stored, settings.store, explanation_id, project),
         is_stopping=is_stopping,
         host=settings.admin_host,
@@ -112,6 +116,7 @@ def _doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callabl
         relay=url_here(settings.host, settings.port),
         labels=labels(settings),
         hold=timedelta(seconds=settings.review_hold_s),
+        orders=orders,
     )
 
 
@@ -143,6 +148,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
         callers=callers(settings),
         project=settings.project,
     )
+    orders = saver.orders = make_orders(settings, lambda: in_force.book, Plugins(), counters)
     spool = _spool(settings, counters)
     intake = Intake(
         save=saver.save,
@@ -152,6 +158,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
         limits=IntakeLimits(max_items=settings.queue_items, max_bytes=settings.queue_bytes),
         project=settings.project,
         spool=spool,
+        note=orders.note,
     )
     limits = TapLimits(settings.max_body_bytes, settings.max_body_bytes)
     budget = TapBudget(settings.queue_bytes)
@@ -163,7 +170,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
         __version__,
         counters,
         lambda: saver.trouble() or (spool and spool.trouble) or in_force.trouble,
-        _doors(settings, saver.engine, stop.is_set),
+        _doors(settings, saver.engine, stop.is_set, orders),
     )
     intake.start()
     in_force.start()
