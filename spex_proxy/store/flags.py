@@ -50,16 +50,21 @@ def raise_on_exchange(
 
     What counts as the same: the same flagger, name and sender; with a `key`, the same key.
     """
-    same = ("key", key) if key is not None else (flag.flagger, flag.name, who or "")
     row = dataclasses.asdict(flag) | {
         "project": project,
-        "id": str(uuid.uuid5(_IDS, "\n".join((project, exchange_id, *same)))),
+        "id": id_of(exchange_id, flag, who=who, key=key, project=project),
         "exchange_id": exchange_id,
         "position": position,
         "who": who,
         "raised_at": at,
     }
     return insert_new(conn, flags, row)
+
+
+def id_of(exchange_id: str, flag: Flag, *, who: str | None, key: str | None, project: str) -> str:
+    """What counts as the same flag on an exchange has the same id."""
+    same = ("key", key) if key is not None else (flag.flagger, flag.name, who or "")
+    return str(uuid.uuid5(_IDS, "\n".join((project, exchange_id, *same))))
 
 
 def save_of_explanation(conn: sa.Connection, explanation: Explanation) -> None:
