@@ -80,7 +80,9 @@ def inspect(
     flagger: Flagger, name: str, seen: Seen, options: Mapping[str, Any]
 ) -> tuple[tuple[str, float | None], ...]:
     """(detail, score) of what it found: a text, and a finite number or None. At most MOST_FLAGS are kept."""
-    found = call("flagger", name, lambda: [(detail, score) for detail, score in flagger.inspect(seen, options)])
+    found: list[tuple[Any, Any]] = call(
+        "flagger", name, lambda: [(detail, score) for detail, score in flagger.inspect(seen, options)]
+    )
     for detail, score in found:
         if not isinstance(detail, str) or not detail:
             raise _broken("flagger", name, "it gave a detail that is no text")

@@ -115,5 +115,10 @@ def of_exchanges(conn: sa.Connection, project: str, ids: Sequence[str]) -> Mappi
         query = sa.select(*about, *_FLAG).where(flags.c.project == project, flags.c.exchange_id.in_(ids))
         order = (flags.c.exchange_id, flags.c.raised_at, flags.c.position, flags.c.id)
         for row in conn.execute(query.order_by(*order)):
-            raised[row.exchange_id].append(Raised(*row[:5], Flag(*row[5:])))
+            raised[row.exchange_id].append(_raised(row))
     return raised
+
+
+def _raised(row: sa.Row[Any]) -> Raised:
+    made = Flag(row.name, row.detail, row.score, row.flagger, row.version)
+    return Raised(row.id, row.exchange_id, row.explanation_id, row.who, row.raised_at, made)

@@ -173,7 +173,7 @@ class _Reader(Nodes):
         return dataclasses.replace(self._otherwise, **acting)
 
     def action(self, node: yaml.Node) -> Action:
-        known = {
+        known: dict[str, Callable[[yaml.Node], Any]] = {
             "explain": self.truth,
             "review": self.text,
             "keep_days": partial(self.count, least=1),
@@ -191,12 +191,7 @@ class _Reader(Nodes):
 
     def url(self, node: yaml.Node) -> str:
         url = self.text(node)
-        try:
-            parts = urlsplit(url)
-            is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_right = False
-        if not is_right or parts.username or parts.password or parts.fragment or not url.isprintable() or " " in url:
+        if not _is_url(url):
             raise self.bad(node, "must be an address that begins with http:// or https://, without a user's name")
         return url
 
@@ -261,3 +256,14 @@ class _Reader(Nodes):
         except SpexError as error:
             raise self.bad(node, str(error)) from None
         return recipe
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return (
+        is_right and not (parts.username or parts.password or parts.fragment) and url.isprintable() and " " not in url
+    )
