@@ -1,4 +1,4 @@
-"""From a flag to what a rule does about it: explained, queued, kept, told; each once, and nothing on production's way."""
+"""From a flag to what a rule does about it: explained, queued, kept, told; each once."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.webhooks import SIGNATURE, Webhooks
 from spex_proxy.store import cases, exchanges, flags, outbox, webhooks
+from spex_proxy.store.columns import utc_now
 from spex_proxy.store.connect import reading
 from spex_proxy.store.tables import exchanges as kept
 from spex_proxy.store.tables_of_flags import webhooks as notices
@@ -202,7 +203,7 @@ def test_a_flag_from_outside_is_one_flag_however_often_it_is_sent(model: Scripte
     assert [place.flag(exchange, bad, key="1"), place.flag(exchange, bad, key="1")] == [True, False]
     assert len(place.read(lambda c: c.execute(select(notices)).all())) == 1, "its address is told once"
     with store.begin() as connection:
-        exchanges.erase_content(connection, exchange, exchanges.utc_now())
+        exchanges.erase_content(connection, exchange, utc_now())
     assert place.flag(exchange, Flag("late", "late", flagger="guard")), "kept, though nothing is left to act upon"
 
 
@@ -234,8 +235,8 @@ def test_a_webhook_is_signed_holds_no_content_and_gives_up_in_the_end(model: Scr
             }  # fmt: skip
             assert (body["exchange_id"], body["flags"]) == (exchange, ["feedback:bad"])
             assert b"Bravo" not in seen.body
-            headers = {name.lower(): value for name, value in seen.headers}
-            at, made = headers[SIGNATURE.encode()].decode().removeprefix("t=").split(",v1=")
+            (signed,) = seen.values(SIGNATURE.encode())
+            at, made = signed.decode().removeprefix("t=").split(",v1=")
             assert made == hmac.digest(SECRET, f"{at}.".encode() + seen.body, "sha256").hex()
         other = place.ask(question(sentences(5)))
         place.flag(other, feedback_flag("bad", None, None))
