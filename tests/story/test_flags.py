@@ -65,6 +65,7 @@ class Place:
 
     def __init__(self, model: ScriptedModel, store: Engine, text: str, explain: float = 0.0) -> None:
         self.model, self.store = model, store
+        text = text.replace("WEBHOOK", "http://127.0.0.1:9/nobody")
         otherwise = Rule(DEFAULT_RULE, When(), 1.0, explain, RECIPE)
         self.book: RuleBook = read_rules(text, "rules.yaml", otherwise, lambda _recipe: None)
         self.counters = Counters()

@@ -162,6 +162,8 @@ class _Reader(Nodes):
     def _whole_rule(self, node: yaml.Node, fields: dict[str, Any]) -> Rule:
         """Of one kind or the other: what samples can't act, what acts does not sample."""
         action = fields.pop("do", None)
+        if action is None and any(key.value == "do" for key, _ in getattr(node, "value", ())):
+            raise Bad  # what is wrong with it is noted
         if action is None:
             if fields["when"].flag or "rate" in fields:
                 raise self.bad(node, "`flag` and `rate` are for rules that act: say what, with `do`")
@@ -179,7 +181,10 @@ class _Reader(Nodes):
             "keep_days": partial(self.count, least=1),
             "webhook": self.url,
         }
+        before = len(self.problems)
         fields = self.fields(node, "do", known)
+        if len(self.problems) > before:
+            raise Bad
         if "review" in fields:
             fields["queue"] = fields.pop("review")
         if fields.get("keep_days", 1) > LONGEST_KEPT_DAYS:
