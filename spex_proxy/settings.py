@@ -161,6 +161,9 @@ class Settings(BaseSettings):
     review_labels: str = Field(
         ",".join(LABELS), description="What a reviewer's verdict may be: words with commas between."
     )
+    webhook_secret: SecretStr | None = Field(
+        None, description="Key of the signature (HMAC-SHA256) on what rules send to their webhooks."
+    )
     review_hold_s: float = Field(900.0, gt=0, description="Seconds for which a reviewer's claim of a case holds.")
 
     otlp_endpoint: str | None = Field(

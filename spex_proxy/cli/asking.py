@@ -13,9 +13,11 @@ import typer
 from spex_proxy import __version__
 from spex_proxy.cli.results import show as show_result
 from spex_proxy.cli.shell import AnyId, Store, Upstream, console, progress_bar, run_until_stopped, settings_from
+from spex_proxy.facts.errors import SettingsError
 from spex_proxy.store.connect import reading
 
 if TYPE_CHECKING:
+    from spex_proxy.facts.exchange import Exchange
     from spex_proxy.facts.explanation import Explanation
     from spex_proxy.facts.finding import Finding
     from spex_proxy.flows.explain import Progress
@@ -30,9 +32,17 @@ def explain(
     ] = None,
     budget: Annotated[int | None, typer.Option(help="Most masks to ask.")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed asks other masks.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="A part of the answer: first_token, chars:10-24, quote:TEXT, tool_call:1, tool_call:1:name or "
+            "tool_call:1:arguments."
+        ),
+    ] = None,
 ) -> None:
     """Explain one stored exchange now, and show the result."""
     from spex_proxy.flows.explain import explain as explain_flow
+    from spex_proxy.store.exchanges import load_exchange
     from spex_proxy.store.lookup import find
     from spex_proxy.wiring.shared import make_recipe
     from spex_proxy.wiring.worker import worker_parts
@@ -43,6 +53,10 @@ def explain(
         async with worker_parts(settings) as parts:
             with reading(parts.store) as connection:
                 found = find(connection, any_id, settings.project)
+                recipe = make_recipe(settings)
+                if target is not None:
+                    exchange = load_exchange(connection, str(found.exchange_id), project=settings.project)
+                    recipe = replace(recipe, target=_spelled(target, exchange))
             with progress_bar() as bar:
                 task = bar.add_task("preparing", total=settings.budget)
 
@@ -52,7 +66,7 @@ def explain(
                 explaining = asyncio.create_task(
                     explain_flow(
                         str(found.exchange_id),
-                        make_recipe(settings),
+                        recipe,
                         parts,
                         project=settings.project,
                         on_progress=show,
@@ -67,6 +81,31 @@ def explain(
 
     explanation = run_until_stopped(run)
     show_result(explanation.id, store=store)
+
+
+def why(any_id: AnyId, upstream: Upstream = None, store: Store = None) -> None:
+    """Why this answer? Shows its explanation, and makes one first if there is none. `chatcmpl-...` will do."""
+    from spex_proxy.store.lookup import find
+    from spex_proxy.wiring.store import ready_store
+
+    settings = settings_from(upstream=upstream, store=store)
+    engine = ready_store(settings)
+    with reading(engine) as connection:
+        found = find(connection, any_id, settings.project)
+    engine.dispose()
+    if found.explanation_ids:
+        show_result(found.explanation_ids[0], store=store)
+    else:
+        explain(str(found.exchange_id), upstream=upstream, store=store)
+
+
+def _spelled(target: str, exchange: Exchange) -> str:
+    from spex_proxy.wire.aiming import spelled_for
+
+    try:
+        return spelled_for(target, exchange)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
 
 
 def doctor(

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import httpx
 
-from spex_proxy.client import calls, policy, review_calls
+from spex_proxy.client import calls, flag_calls, policy, review_calls
 from spex_proxy.client.calls import Call
 from spex_proxy.client.reading import Reply
 from spex_proxy.client.transport import failed, reply_of, request_of
@@ -22,6 +22,7 @@ from spex_proxy.facts.records import (
     ExplanationRecord,
     ExplanationRow,
     JobRecord,
+    RaisedRecord,
     ReviewRecord,
     VerificationRecord,
 )
@@ -146,6 +147,40 @@ class AsyncClient:
     def follow(self, job_id: str) -> AsyncIterator[JobRecord]:
         """The job at once, and again at every change, until it is over."""
         return self._each(policy.following(job_id, self._project))
+
+    async def flags(self, any_id: str) -> tuple[RaisedRecord, ...]:
+        """All flags of an exchange and of its explanations, oldest first."""
+        return (await self._run(policy.answer(flag_calls.flags(any_id, self._project)))).items
+
+    async def flag(
+        self,
+        any_id: str,
+        name: str,
+        who: str,
+        *,
+        detail: str | None = None,
+        score: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> RaisedRecord:
+        """Flag an exchange, as a guardrail does; rules may act upon it. Sent again, it is the same flag."""
+        given = {"who": who, "name": name, "detail": detail, "score": score}
+        call = flag_calls.send(any_id, "flags", given, idempotency_key, self._project)
+        return await self._run(policy.answer(call))
+
+    async def feedback(
+        self,
+        any_id: str,
+        who: str,
+        *,
+        label: str | None = None,
+        score: float | None = None,
+        comment: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> RaisedRecord:
+        """Say what a user thinks of an answer: a label, a score or a comment."""
+        given = {"who": who, "label": label, "score": score, "comment": comment}
+        call = flag_calls.send(any_id, "feedback", given, idempotency_key, self._project)
+        return await self._run(policy.answer(call))
 
     async def review(self) -> ReviewRecord:
         """The queues that have cases, and what a verdict may be."""

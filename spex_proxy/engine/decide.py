@@ -17,7 +17,7 @@ from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.evidence import Evidence, Masks, Replicates
 from spex_proxy.facts.recipe import Recipe
 
-__all__ = ["METHODS", "Ask", "Fit", "decide"]
+__all__ = ["METHODS", "Ask", "Fit", "decide", "settle"]
 
 CEILING_WIDTH = 0.1
 """The noise ceiling counts as reached only inside an interval that is narrow enough to mean something."""
@@ -64,6 +64,13 @@ def decide(recipe: Recipe, evidence: Evidence) -> Ask | Fit:
         return replace(found, how={**found.how, "stopped": why})
     r2 = found.fidelity.r2
     return replace(ask(design, known, current, f"R2 is {r2:.2f} so far"), r2=r2)
+
+
+def settle(recipe: Recipe, evidence: Evidence, why: str) -> Fit:
+    """The fit of what there is: nothing more is asked. Raises as `decide` does."""
+    method_of(recipe)
+    found = conclude(recipe, rows_of(evidence))
+    return replace(found, how={**found.how, "stopped": why})
 
 
 def measured(design: Plan, evidence: Evidence) -> NDArray[np.bool_]:

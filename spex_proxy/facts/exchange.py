@@ -149,9 +149,10 @@ class Choice:
 
 OBSTACLES: dict[str, str] = {
     "several_choices": "The answer has more than one choice, and an explanation is of one.",
-    "tool_calls": "The answer calls tools: the server cut it apart, so its tokens are not known exactly.",
+    "tool_calls": "The answer calls tools: the server cut it apart, so its tokens are not known exactly; a rule with "
+    "`exact_token_ids` has them kept.",
     "reasoning_output": "The answer has reasoning beside its text: the server cut it apart, so its tokens are not "
-    "known exactly.",
+    "known exactly; a rule with `exact_token_ids` has them kept.",
     "stored_context": "The prompt goes on from an earlier response that only the server holds "
     "(`previous_response_id`, `conversation`, `prompt`).",
 }
@@ -261,6 +262,10 @@ class TokenizedExchange:
     """One for each message; None if the template left the message out."""
     output_ids: tuple[int, ...]
     ids_source: IdsSource
+    output_text: str = ""
+    """What the output ids spell: all that the model wrote, tool calls, reasoning and end marks included."""
+    output_offsets: tuple[tuple[int, int], ...] = ()
+    """Characters [start, end) of `output_text` that each output id covers; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

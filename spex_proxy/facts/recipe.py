@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from spex_proxy.facts.aim import WHOLE_OUTPUT
 from spex_proxy.facts.seals import canonical_json, seal
 
 
@@ -31,11 +32,17 @@ class Recipe:
     """How often the full prompt is measured; the spread is the noise floor."""
     max_scored_tokens: int = 128
     """Only the first so many tokens of the answer are scored; a cut is recorded and shown."""
+    target: str = WHOLE_OUTPUT
+    """Which part of the answer is explained, as facts.aim spells it."""
     plugins: Mapping[str, str] = field(default_factory=dict)
     """`kind:name` -> `distribution version`, filled in when the plugins are resolved."""
 
     def digest(self) -> str:
-        return seal(canonical_json(dataclasses.asdict(self)))
+        """Of all fields; the usual target left out, as in the recipes that were stored before there were others."""
+        fields = dataclasses.asdict(self)
+        if self.target == WHOLE_OUTPUT:
+            del fields["target"]
+        return seal(canonical_json(fields))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Recipe:

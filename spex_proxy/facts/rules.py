@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from spex_proxy.facts.recipe import Recipe
 
@@ -45,6 +46,8 @@ class When:
     input: str | None = None
     """A regular expression (RE2) that is found in one of the prompt's texts."""
     input_chars: Range | None = None
+    flag: Globs = ()
+    """Name of a flag that was raised. Only for rules that act."""
     # known from the answer
     output: str | None = None
     """A regular expression (RE2) that is found in the answer's text."""
@@ -55,8 +58,34 @@ class When:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """A flagger at work: what it is given to look at, and what its flag is called."""
+
+    name: str
+    """Of the flag."""
+    flagger: str
+    """Name of the plugin."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a rule does about an exchange that it fits."""
+
+    explain: bool = False
+    """Explain it, unless that has been asked already with the same recipe."""
+    queue: str | None = None
+    """Put it into this queue for review."""
+    keep_days: int | None = None
+    """Keep it for so many days from its arrival, whatever retention says."""
+    webhook: str | None = None
+    """Tell this address."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """The first rule that fits an exchange decides about it."""
+    """Without an action it samples: the first rule that fits an exchange decides whether it is captured and explained.
+    With one, it acts upon what was captured, and every rule that fits acts."""
 
     name: str
     when: When
@@ -73,6 +102,13 @@ class Rule:
     """The same for one day, in UTC."""
     exact_token_ids: bool = False
     """Have the answer carry token ids, and take them out before the client sees it (wire/exact_ids.py)."""
+    rate: float = 1.0
+    """Probability that it acts upon an exchange that it fits, drawn once for each."""
+    action: Action | None = None
+
+
+USUAL_WATCHES = tuple(Watch(name, name) for name in ("refusal", "low_confidence", "untrusted", "dominant", "overruled"))
+"""What is looked for where a rules file names no flaggers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +120,16 @@ class RuleBook:
     rules: tuple[Rule, ...]
     text: str = ""
     """The file as it was read; empty if there is none."""
+    watches: tuple[Watch, ...] = USUAL_WATCHES
+
+    @property
+    def sampling(self) -> tuple[Rule, ...]:
+        """Those of which the first that fits decides."""
+        return tuple(rule for rule in self.rules if rule.action is None)
+
+    @property
+    def acting(self) -> tuple[Rule, ...]:
+        return tuple(rule for rule in self.rules if rule.action is not None)
 
     def named(self, name: str) -> Rule | None:
         return next((rule for rule in self.rules if rule.name == name), None)

@@ -22,19 +22,22 @@ from opentelemetry.trace import Span
 from sqlalchemy import Connection
 
 from spex_proxy.engine.conclude import Fit
-from spex_proxy.engine.decide import Ask, decide
+from spex_proxy.engine.decide import Ask, decide, settle
 from spex_proxy.engine.indices import rank_interactions
 from spex_proxy.facts.errors import CannotExplain, ClaimLost, SpexError
-from spex_proxy.facts.evidence import Block, Evidence
+from spex_proxy.facts.evidence import Block
 from spex_proxy.facts.exchange import Exchange, TraceRef
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.flows.acting import Orders, watched
 from spex_proxy.flows.admission import at_once
 from spex_proxy.flows.batch import Known, answered, in_order, known_of
+from spex_proxy.flows.probes import evidence_of
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.flows.table import Parts, Table, lay
 from spex_proxy.flows.transactions import read, write
+from spex_proxy.plug.kinds import Seen
 from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
 from spex_proxy.store import exchanges, explanations, games, outbox
@@ -113,6 +116,7 @@ class Explaining:
         self._table: Table | None = None
         self._blocks: list[Block] = []
         self._known: Known = {}
+        self._is_measured = False
 
     async def advance(self) -> Explanation | None:
         """Ask one round of masks; or, if there is nothing more to ask, fit and store the explanation.
@@ -124,18 +128,22 @@ class Explaining:
             self._table = await lay(self._exchange, recipe, parts)
             self._blocks = await _load(self._table.game, parts)
             self._known = await asyncio.to_thread(known_of, self._table, parts, self._blocks)
+            self._is_measured = await read(parts.store, _is_measured, self._table.game, recipe)
             self._on_progress(_progress(self._blocks, recipe, "preparing"))
         table = self._table
-        evidence = Evidence.from_blocks(table.game.n_players, self._blocks)
+        evidence = evidence_of(table.game, table.target, self._blocks, parts.plugins)
         try:
-            step = await asyncio.to_thread(decide, recipe, evidence)
+            if self._is_measured:
+                step: Ask | Fit = await asyncio.to_thread(settle, recipe, evidence, "measured for another target")
+            else:
+                step = await asyncio.to_thread(decide, recipe, evidence)
         except ValueError as error:
             raise CannotExplain(f"the recipe makes no sense: {error}") from error
         if isinstance(step, Ask):
             await self._ask(table, step)
             return None
         explanation = _conclude(table, recipe, step, self._blocks, parts, reference(self._span))
-        await write(parts.store, _save, explanation, self._job)
+        await write(parts.store, _save, explanation, self._job, self._exchange, parts.orders)
         record_result(self._span, explanation)
         return explanation
 
@@ -169,17 +177,26 @@ async def _load(game: Game, parts: Parts) -> list[Block]:
     return list(await read(parts.store, games.load_blocks, game.id, project=game.project))
 
 
+def _is_measured(connection: Connection, game: Game, recipe: Recipe) -> bool:
+    """Whether another target of the same game was explained by an otherwise equal recipe: then all that this recipe
+    would have asked is there, and nothing more is asked. Who wants more masks for it says so with a larger budget."""
+    return any(
+        other.target != recipe.target and replace(other, target=recipe.target, plugins=recipe.plugins) == recipe
+        for other in explanations.recipes_of_game(connection, game.id, project=game.project)
+    )
+
+
 def _conclude(
     table: Table, recipe: Recipe, fit: Fit, blocks: Sequence[Block], parts: Parts, trace: TraceRef | None
 ) -> Explanation:
     """Fit and evidence as an explanation. It cites the game's first blocks: later jobs may add more."""
     provenance = parts.plugins.provenance(segmenter=recipe.segmenter, masker=recipe.masker, value=recipe.value)
-    return Explanation(
+    explanation = Explanation(
         id=uuid.uuid4().hex,
         project=table.game.project,
         exchange_id=table.exchange.id,
         game_ids=(table.game.id,),
-        target=table.game.target,
+        target=table.target,
         recipe=replace(recipe, plugins=provenance),
         spectrum=fit.spectrum,
         fidelity=fit.fidelity,
@@ -188,11 +205,15 @@ def _conclude(
         verdict=fit.verdict,
         verdict_reason=fit.verdict_reason,
         cost=cost_of(blocks),
-        flags=flags_of(fit.verdict, fit.verdict_reason, table.game.target),
+        flags=flags_of(fit.verdict, fit.verdict_reason, table.target),
         trace_id=trace.trace_id if trace else None,
         span_id=trace.span_id if trace else None,
         created_at=datetime.now(UTC),
     )
+    if parts.orders is None:
+        return explanation
+    flags, looked = watched(parts.orders, Seen(table.exchange, explanation, table.game.players))
+    return replace(explanation, flags=(*explanation.flags, *flags), how={**explanation.how, "looked": looked})
 
 
 def _go_on(state: outbox.JobState) -> None:
@@ -213,7 +234,13 @@ def _keep(
     return games.append_block(connection, game.id, block, project=game.project), state
 
 
-def _save(connection: Connection, explanation: Explanation, job: outbox.Job | None) -> None:
+def _save(
+    connection: Connection,
+    explanation: Explanation,
+    job: outbox.Job | None,
+    exchange: Exchange,
+    orders: Orders | None,
+) -> None:
     if job is not None:
         known = outbox.load_job(connection, job.id, project=job.project)
         if known.explanation_id == explanation.id:
@@ -222,3 +249,6 @@ def _save(connection: Connection, explanation: Explanation, job: outbox.Job | No
     explanations.save_explanation(connection, explanation)
     if job is not None:
         outbox.finish(connection, job, explanation.id)
+    if orders is not None:
+        names = {flag.name for flag in explanation.flags}
+        orders.on_flags(connection, exchange, names, explanation.id)

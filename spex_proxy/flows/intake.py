@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped, TraceRef
+from spex_proxy.flows.acting import Noted
 from spex_proxy.flows.relay import Verdict
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.spool import Spool, Ticket
@@ -56,6 +57,8 @@ class Captured:
     tracestate: str | None
     trace: TraceRef | None = None
     """The request's own span, once it has been made."""
+    noted: Noted = Noted()  # noqa: RUF009 - frozen
+    """Its flags, and which rules act upon it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,13 @@ class Intake:
         limits: IntakeLimits | None = None,
         project: str = "default",
         spool: Spool | None = None,
+        note: Callable[[RequestHead, Exchange], Noted] = lambda _head, _exchange: Noted(),
     ) -> None:
         """`save` stores a batch and says what became of it, how often (flows.save.Saved)."""
         self._save = save
         self._choose = choose
         self._trace = trace
+        self._note = note
         self._counters = counters
         self._limits = limits or IntakeLimits()
         self._project = project
@@ -283,7 +288,9 @@ class Intake:
         if exchange.obstacle is not None:
             self._counters.add("unexplainable_exchanges", exchange.obstacle)
         exchange = dataclasses.replace(exchange, capture_probability=verdict.capture_probability)
-        captured = Captured(exchange, verdict, raw.request_body, *_trace_context(raw.head))
+        kept = exchange
+        noted = self._contained("flag", request, lambda: self._note(raw.head, kept)) or Noted()
+        captured = Captured(exchange, verdict, raw.request_body, *_trace_context(raw.head), noted=noted)
         span = self._contained("trace", request, lambda: self._trace(captured))
         return dataclasses.replace(captured, trace=span)
 

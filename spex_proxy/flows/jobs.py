@@ -18,7 +18,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -66,13 +66,19 @@ class Options:
     retries: Retries = field(default_factory=Retries)
 
 
-async def work(parts: Parts, options: Options, stop: asyncio.Event, on_report: Callable[[Report], None]) -> None:
-    """Work until `stop` is set; then hand back what is under way, with its committed evidence.
+async def work(
+    parts: Parts,
+    options: Options,
+    stop: asyncio.Event,
+    on_report: Callable[[Report], None],
+    also: Sequence[Chore] = (),
+) -> None:
+    """Work until `stop` is set; then hand back what is under way, with its committed evidence. `also`: other chores.
 
     Raises SettingsError if the store is a SQLite file that another process works on.
     """
     with _one_at_a_time(parts.store):
-        worker = _Worker(parts, options, on_report)
+        worker = _Worker(parts, options, on_report, also)
         try:
             await worker.start()
             await stop.wait()
@@ -92,11 +98,14 @@ def _one_at_a_time(store: Engine) -> AbstractContextManager[None]:
 class _Worker:
     """This process. Everything happens on the loop that `start` was called on."""
 
-    def __init__(self, parts: Parts, options: Options, on_report: Callable[[Report], None]) -> None:
+    def __init__(
+        self, parts: Parts, options: Options, on_report: Callable[[Report], None], also: Sequence[Chore]
+    ) -> None:
         self._parts = parts
         self._store = parts.store
         self._options = options
         self._on_report = on_report
+        self._also = also
         self._id = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._is_only = parts.store.dialect.name == "sqlite"
         self._executor = EMBEDDED if self._is_only else self._id
@@ -120,6 +129,7 @@ class _Worker:
             Chore("look after the dead", tick, self._look_after_dead),
             Chore("look after the lost", tick, self._look_after_lost),
             Chore("purge", PURGE_S, self._purge),
+            *self._also,
         )
         self._chores = asyncio.create_task(keep_doing(table))
         log.info("worker %s takes %d job(s) at once", self._id, self._options.concurrency)

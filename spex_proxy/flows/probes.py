@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
-from spex_proxy.facts.evidence import Masks, Probe
-from spex_proxy.facts.exchange import TokenizedExchange
+from spex_proxy.facts.evidence import Block, Evidence, Masks, Probe
+from spex_proxy.facts.exchange import Target, TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.seals import canonical_json, salted_seal, seal
 from spex_proxy.plug import answers
@@ -43,6 +43,17 @@ def make_probes(
         digest = salted_seal(salt, canonical_json([kept, before, output]))
         probes.append(Probe((*kept, *before), output, digest))
     return tuple(probes)
+
+
+def evidence_of(game: Game, target: Target, blocks: Sequence[Block], plugins: Plugins) -> Evidence:
+    """What the game's readings say of one target: its values, read from the log-probabilities of its tokens alone."""
+    first, last = target.start - game.target.start, target.end - game.target.start
+    if (first, last) != (0, len(game.target)):
+        value = plugins.value(game.value)
+        blocks = [
+            replace(block, values=answers.read(value, game.value, block.logprobs[:, first:last])) for block in blocks
+        ]
+    return Evidence.from_blocks(game.n_players, blocks)
 
 
 def probes_digest(probes: Sequence[Probe]) -> str:

@@ -21,7 +21,8 @@ def cost_of(blocks: Sequence[Block]) -> Cost:
 
 def flags_of(verdict: Verdict, reason: str, target: Target) -> tuple[Flag, ...]:
     """What a person must know before reading on."""
-    flags = [] if verdict == "reliable" else [Flag(verdict, reason)]
+    flags = [] if verdict == "reliable" else [Flag(verdict, reason, flagger="verdict")]
     if target.is_cut:
-        flags.append(Flag("output_cut", f"only the first {len(target)} tokens of the answer are explained"))
+        said = f"only the first {len(target)} tokens of the answer are explained"
+        flags.append(Flag("output_cut", said, flagger="target"))
     return tuple(flags)

@@ -9,18 +9,20 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.facts.rules import Window
+from spex_proxy.flows.acting import Orders, has_room
 from spex_proxy.flows.intake import Captured
-from spex_proxy.store import exchanges, outbox, rules
+from spex_proxy.store import exchanges, flags, outbox
 
 Saved = Literal["known", "kept", "capped", "explain"]
 """What became of it: nothing, for it was there; kept; kept, but its rule has no jobs left; kept, with a job."""
 
 
-def save_captured(connection: Connection, batch: Sequence[Captured], recipe: Recipe) -> list[Saved]:
+def save_captured(
+    connection: Connection, batch: Sequence[Captured], recipe: Recipe, orders: Orders | None = None
+) -> list[Saved]:
     """In the caller's transaction, so that there is never one without the other. Saving twice changes nothing.
 
-    What became of each, in order. `recipe` is for verdicts without a rule.
+    What became of each, in order. `recipe` is for verdicts without a rule. With `orders`, what was noted is done.
     """
     seen = exchanges.known_among(connection, [captured.exchange for captured in batch])
     saved: list[Saved] = []
@@ -37,12 +39,20 @@ def save_captured(connection: Connection, batch: Sequence[Captured], recipe: Rec
         saved.append("capped" if is_capped else "explain" if verdict.explain else "kept")
     new = exchanges.save_captured(connection, [_kept(captured) for captured in fresh])
     for captured in fresh:
-        if captured.verdict.explain and captured.exchange.id in new:
-            _enqueue(connection, captured, recipe)
+        if captured.exchange.id in new:
+            _follow(connection, captured, recipe, orders)
     if len(new) < len(fresh):  # another process was faster, between two statements
         late = {captured.exchange.id for captured in fresh} - new
         saved = ["known" if one.exchange.id in late else what for one, what in zip(batch, saved, strict=True)]
     return saved
+
+
+def _follow(connection: Connection, captured: Captured, recipe: Recipe, orders: Orders | None) -> None:
+    """What a new exchange brings with it: its job, its flags, and what rules do about them."""
+    if captured.verdict.explain:
+        _enqueue(connection, captured, recipe)
+    if orders is not None:
+        _flag(connection, captured, orders)
 
 
 def _kept(captured: Captured) -> exchanges.Kept:
@@ -76,16 +86,16 @@ def _enqueue(connection: Connection, captured: Captured, recipe: Recipe) -> None
 
 
 def _has_room(connection: Connection, captured: Captured) -> bool:
-    """Take one of the rule's jobs of this minute and day, by the time when the request arrived.
-
-    What a caller asks for needs none.
-    """
+    """What a caller asks for needs no room."""
     rule = captured.verdict.rule
-    if rule is None or captured.verdict.why == "header":
-        return True
-    at, project = captured.exchange.received_at, captured.exchange.project
-    caps: tuple[tuple[Window, int | None], ...] = (("minute", rule.per_minute), ("day", rule.per_day))
-    for window, most in caps:
-        if most is not None and not rules.take(connection, rule.name, window, at, most, project=project):
-            return False
-    return True
+    return rule is None or captured.verdict.why == "header" or has_room(connection, captured.exchange, rule)
+
+
+def _flag(connection: Connection, captured: Captured, orders: Orders) -> None:
+    exchange, noted = captured.exchange, captured.noted
+    for position, flag in enumerate(noted.flags):
+        flags.raise_on_exchange(
+            connection, exchange.id, flag, exchange.received_at, position=position,
+            key=f"{position} {flag.flagger} {flag.name}", project=exchange.project,
+        )  # fmt: skip
+    orders.carry_out(connection, exchange, noted, {flag.name for flag in noted.flags})

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Engine
 
+from spex_proxy.facts.aim import WHOLE_OUTPUT, read_aim
 from spex_proxy.facts.errors import BadReply, CannotExplain
 from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
+from spex_proxy.flows.acting import Orders
 from spex_proxy.flows.probes import game_digest
-from spex_proxy.flows.tokenize import tokenize
+from spex_proxy.flows.tokenize import output_of, tokenize
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
@@ -25,6 +27,7 @@ from spex_proxy.ports.scorers import Scorer
 from spex_proxy.ports.scorers.choose import Scorers
 from spex_proxy.ports.telemetry import Telemetry
 from spex_proxy.store import exchanges, games
+from spex_proxy.wire.aiming import Aimed, aim_at
 from spex_proxy.wire.engine import lay_out
 from spex_proxy.wire.tokens import align
 
@@ -43,6 +46,8 @@ class Parts:
     """Says when we may ask. None: whenever we like."""
     token_budget: TokenBudget = UNLIMITED
     """What our questions may cost together."""
+    orders: Orders | None = None
+    """Who looks at explanations, and which rules act upon what they find; None: nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Table:
     tokens: TokenizedExchange
     salt: bytes
     game: Game
+    target: Target
+    """What is explained: those of the game's scored tokens that the recipe aims at."""
     scorer: Scorer
 
 
@@ -65,6 +72,9 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     if tokens is None:
         tokens = await tokenize(exchange, server)
         await write(parts.store, exchanges.save_tokens, exchange.id, tokens, project=exchange.project)
+    if recipe.target != WHOLE_OUTPUT and not tokens.output_text:  # stored by a version that kept no offsets of it
+        found = await output_of(exchange, server)
+        tokens = replace(tokens, **found) if found["output_ids"] == tokens.output_ids else tokens
     segmenter = parts.plugins.segmenter(recipe.segmenter)
     texts = answers.split(segmenter, recipe.segmenter, exchange)
     players = align(recipe.segmenter, texts, exchange, tokens)
@@ -73,12 +83,8 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     players = replace(players, filler=await _filler(exchange.model, recipe.masker, parts, server))
     ranges = [(one.token_start, one.token_end) for one in players.segments]
     scorer = await parts.scorers(server).make(info, lay_out(tokens.prompt_ids, ranges, players.filler))
-    target = Target(
-        0,
-        min(len(tokens.output_ids), recipe.max_scored_tokens),
-        is_cut=len(tokens.output_ids) > recipe.max_scored_tokens,
-    )
-    longest = len(tokens.prompt_ids) + len(target)
+    aimed = _aimed(recipe, exchange, tokens)
+    longest = len(tokens.prompt_ids) + aimed.scored.end
     if scorer.max_tokens is not None and longest > scorer.max_tokens:
         raise CannotExplain(
             f"prompt and answer have {longest} tokens together, the server takes {scorer.max_tokens} to score them"
@@ -93,12 +99,20 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
         masker=recipe.masker,
         value=recipe.value,
         scorer=scorer.facts,
-        target=target,
+        target=aimed.scored,
         digest="",
     )
     game = replace(game, digest=game_digest(game, tokens, salt))
     game = await write(parts.store, games.save_game, game)
-    return Table(exchange, tokens, salt, game, scorer)
+    return Table(exchange, tokens, salt, game, aimed.target, scorer)
+
+
+def _aimed(recipe: Recipe, exchange: Exchange, tokens: TokenizedExchange) -> Aimed:
+    try:
+        aim = read_aim(recipe.target)
+    except ValueError as error:
+        raise CannotExplain(f"the recipe makes no sense: {error}") from error
+    return aim_at(aim, exchange, tokens, recipe.max_scored_tokens)
 
 
 async def _filler(model: str, masker: str, parts: Parts, server: ModelServer) -> tuple[int, ...]:

@@ -44,8 +44,8 @@ async def tokenize(exchange: Exchange, server: ModelServer) -> TokenizedExchange
         prompt_text=text,
         offsets=offsets,
         places=await _places(exchange, text, server),
-        output_ids=await _output_ids(exchange, server),
         ids_source=source,
+        **await output_of(exchange, server),
     )
 
 
@@ -124,15 +124,22 @@ async def _places_by_markers(
     return locate(text, await server.detokenize(exchange.model, marked), exchange.messages)
 
 
-async def _output_ids(exchange: Exchange, server: ModelServer) -> tuple[int, ...]:
-    if exchange.output_ids is not None:
-        return exchange.output_ids
-    reply = await server.tokenize(
-        {"model": exchange.model, "prompt": exchange.output_text, "add_special_tokens": False}
-    )
-    ids = wire.read_ids(reply)
-    if not ids:
-        raise CannotExplain("the answer has no tokens, so there is nothing to explain")
-    if await server.detokenize(exchange.model, ids) != exchange.output_text:
-        raise CannotExplain("the answer's text does not survive tokenising, so it can't be scored as it was")
-    return ids
+async def output_of(exchange: Exchange, server: ModelServer) -> dict[str, Any]:
+    """The output's ids, text and offsets: fields of TokenizedExchange. Raises CannotExplain."""
+    exact = exchange.output_ids
+    text = exchange.output_text if exact is None else await server.detokenize(exchange.model, exact)
+    asked = {"model": exchange.model, "prompt": text, "add_special_tokens": False, "return_token_strs": True}
+    reply = await server.tokenize(asked)
+    ids, strings = wire.read_ids(reply), reply.get("token_strs")
+    if exact is None:
+        if not ids:
+            raise CannotExplain("the answer has no tokens, so there is nothing to explain")
+        if await server.detokenize(exchange.model, ids) != text:
+            raise CannotExplain("the answer's text does not survive tokenising, so it can't be scored as it was")
+    elif ids != exact:  # sampled tokens need not be those that their text is cut into
+        return {"output_ids": exact, "output_text": text, "output_offsets": ()}
+    try:
+        offsets = wire.offsets_from_strings(strings, text) if isinstance(strings, list) else ()
+    except CannotExplain:  # only who aims at a part of the answer needs them
+        offsets = ()
+    return {"output_ids": ids, "output_text": text, "output_offsets": tuple(offsets)}

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 from sqlalchemy import Connection
 
 from spex_proxy.engine.indices import rank_interactions
 from spex_proxy.engine.verify_fit import TOLERANCE, check, refit
-from spex_proxy.facts.errors import BadEvidence, NotFound, VerificationFailed
+from spex_proxy.facts.aim import read_aim
+from spex_proxy.facts.errors import BadEvidence, CannotExplain, NotFound, VerificationFailed
 from spex_proxy.facts.evidence import Block, Evidence
-from spex_proxy.facts.explanation import Check, Explanation, Fidelity, Interaction
+from spex_proxy.facts.exchange import Exchange, TokenizedExchange
+from spex_proxy.facts.explanation import Check, Explanation, Fidelity, Flag, Interaction
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.spectrum import Spectrum
-from spex_proxy.flows.probes import game_digest, make_probes, probes_digest
+from spex_proxy.flows.probes import evidence_of, game_digest, make_probes, probes_digest
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.plug import answers
+from spex_proxy.plug.kinds import Seen
 from spex_proxy.plug.load import Plugins
 from spex_proxy.store import exchanges, explanations, games
+from spex_proxy.wire.aiming import aim_at
 
 WHOLE = "evidence blocks are what their digests say"
 
@@ -45,8 +49,11 @@ def verify(connection: Connection, explanation_id: str, project: str, plugins: P
         checks.append(_values(game, blocks, plugins))
         checks.append(_probes(connection, game, blocks, plugins))
     game, blocks = played[0]
-    checks.extend(_fit(explanation, Evidence.from_blocks(game.n_players, blocks)))
-    checks.append(_told(connection, explanation, played))
+    aimed = _target(connection, explanation, game)
+    checks.append(aimed)
+    if aimed.is_passed:
+        checks.extend(_fit(explanation, evidence_of(game, explanation.target, blocks, plugins)))
+    checks.append(_told(connection, explanation, played, plugins))
     return checks
 
 
@@ -83,6 +90,39 @@ def _probes(connection: Connection, game: Game, blocks: Sequence[Block], plugins
     return _check(name, wrong, "keyed digests made again from token ids")
 
 
+def _target(connection: Connection, explanation: Explanation, game: Game) -> Check:
+    """What is explained is what the recipe aims at, and was scored."""
+    name, target = "the target is what the recipe aims at", explanation.target
+    if not game.target.start <= target.start < target.end <= game.target.end:
+        return Check(name, False, "the target's tokens were not scored")
+    content = _content(connection, game)
+    try:
+        aim = read_aim(explanation.recipe.target)
+        if content is None:
+            is_right = target.label == aim.label and (aim.kind != "output" or target == game.target)
+            is_told = aim.kind in ("output", "first_token")
+            return Check(name, is_right, f"{target.label}; content was erased", is_skipped=is_right and not is_told)
+        exchange, tokens = content
+        if aim.kind not in ("output", "first_token") and not tokens.output_text:
+            return Check(name, target.label == aim.label, "no offsets of the answer are stored", is_skipped=True)
+        aimed = aim_at(aim, exchange, tokens, explanation.recipe.max_scored_tokens)
+    except (ValueError, CannotExplain) as error:
+        return Check(name, False, str(error))
+    return Check(name, aimed == (target, game.target), f"{target.label}: tokens {target.start} to {target.end}")
+
+
+def _content(connection: Connection, game: Game) -> tuple[Exchange, TokenizedExchange] | None:
+    """None if there is none any more."""
+    if game.exchange_id is None:
+        return None
+    try:
+        tokens = exchanges.load_tokens(connection, game.exchange_id, project=game.project)
+        exchange = exchanges.load_exchange(connection, game.exchange_id, project=game.project)
+    except NotFound:
+        return None
+    return None if tokens is None else (exchange, tokens)
+
+
 def _fit(explanation: Explanation, evidence: Evidence) -> Iterator[Check]:
     recipe, spectrum = explanation.recipe, explanation.spectrum
     name = "check: the closed form gives the stored coefficients"
@@ -107,20 +147,43 @@ def _fit(explanation: Explanation, evidence: Evidence) -> Iterator[Check]:
     )
 
 
-def _told(connection: Connection, explanation: Explanation, played: Sequence[tuple[Game, Sequence[Block]]]) -> Check:
+def _told(
+    connection: Connection,
+    explanation: Explanation,
+    played: Sequence[tuple[Game, Sequence[Block]]],
+    plugins: Plugins,
+) -> Check:
     """What an explanation says about itself, against its games, and its copies for searching."""
     game, recipe = played[0][0], explanation.recipe
     blocks = [block for _, cited in played for block in cited]
     told = {
         "exchange": (explanation.exchange_id, game.exchange_id),
-        "target": (explanation.target, game.target),
         "plugins": ((recipe.segmenter, recipe.masker, recipe.value), (game.players.method, game.masker, game.value)),
         "cost": (explanation.cost, cost_of(blocks)),
-        "flags": (explanation.flags, flags_of(explanation.verdict, explanation.verdict_reason, explanation.target)),
+        "flags": (explanation.flags, _flags(connection, explanation, game, plugins)),
     }
     wrong = [name for name, (stored, made) in told.items() if stored != made]
     wrong += explanations.wrong_copies(connection, explanation)
     return Check("what is told about it follows", not wrong, f"wrong: {', '.join(wrong)}" if wrong else ", ".join(told))
+
+
+def _flags(connection: Connection, explanation: Explanation, game: Game, plugins: Plugins) -> tuple[Flag, ...]:
+    """What its flaggers say when they look once more; as stored, where the content that they looked at was erased."""
+    own = flags_of(explanation.verdict, explanation.verdict_reason, explanation.target)
+    rest = explanation.flags[len(own) :]
+    looked = explanation.how.get("looked", ())
+    content = _content(connection, game)
+    if content is None:
+        known = {one["flagger"] for one in looked}
+        return own + tuple(flag for flag in rest if flag.flagger in known)
+    seen = Seen(content[0], replace(explanation, flags=own), game.players)
+    again: list[Flag] = []
+    for one in looked:
+        versions = {flag.version for flag in rest if flag.flagger == one["flagger"]}
+        version = versions.pop() if len(versions) == 1 else ""
+        found = answers.inspect(plugins.flagger(one["flagger"]), one["flagger"], seen, one["options"])
+        again.extend(Flag(one["name"], detail, score, one["flagger"], version) for detail, score in found)
+    return (*own, *again)
 
 
 def _spectrum_drift(stored: Spectrum, made: Spectrum) -> float:

@@ -6,8 +6,10 @@ says what it did. No message here quotes content: it is stored as a job's reason
 
 from __future__ import annotations
 
+import math
 import operator
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +17,12 @@ from numpy.typing import NDArray
 from spex_proxy.facts.errors import PluginError
 from spex_proxy.facts.evidence import Values
 from spex_proxy.facts.exchange import Exchange, Segmentation, TextRange
-from spex_proxy.plug.kinds import Masker, Segmenter, Value
+from spex_proxy.plug.kinds import Flagger, Masker, Seen, Segmenter, Value
 from spex_proxy.plug.load import call
 
+MOST_FLAGS = 8
+"""Of one flagger on one exchange or explanation."""
+LONGEST_DETAIL = 1_000
 Array = TypeVar("Array", NDArray[np.bool_], NDArray[np.float32])
 
 
@@ -59,6 +64,33 @@ def read(value: Value, name: str, logprobs: NDArray[np.float32]) -> Values:
     if not np.isfinite(values).all():
         raise _broken("value", name, "it made a value that is not a finite number")
     return values
+
+
+def check_options(flagger: Flagger, name: str, options: Mapping[str, Any]) -> None:
+    """Raises ValueError for options that the flagger does not understand, PluginError if it fails otherwise."""
+    try:
+        flagger.check(options)
+    except ValueError:
+        raise
+    except Exception as error:
+        raise PluginError(f"the flagger {name!r} failed with a {type(error).__name__}") from error
+
+
+def inspect(
+    flagger: Flagger, name: str, seen: Seen, options: Mapping[str, Any]
+) -> tuple[tuple[str, float | None], ...]:
+    """(detail, score) of what it found: a text, and a finite number or None. At most MOST_FLAGS are kept."""
+    found: list[tuple[Any, Any]] = call(
+        "flagger", name, lambda: [(detail, score) for detail, score in flagger.inspect(seen, options)]
+    )
+    for detail, score in found:
+        if not isinstance(detail, str) or not detail:
+            raise _broken("flagger", name, "it gave a detail that is no text")
+        if score is not None and not (type(score) in (int, float) and math.isfinite(score)):
+            raise _broken("flagger", name, "it gave a score that is no finite number")
+    return tuple(
+        (detail[:LONGEST_DETAIL], None if score is None else float(score)) for detail, score in found[:MOST_FLAGS]
+    )
 
 
 def _locked(array: Array) -> Array:

@@ -10,14 +10,16 @@ A plugin imports spex_proxy.facts, .plug, .wire and .engine, nothing else of our
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spex_proxy.facts.evidence import Values
 from spex_proxy.facts.exchange import Exchange, Segmentation, TextRange
+from spex_proxy.facts.explanation import Explanation
 
 
 @runtime_checkable
@@ -62,9 +64,42 @@ class Value(Protocol):
         ...
 
 
+ABOUT = ("exchange", "explanation")
+"""What a flagger may be about."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What a flagger looks at."""
+
+    exchange: Exchange
+    explanation: Explanation | None = None
+    """Of the exchange; None for flaggers that are about exchanges."""
+    players: Segmentation | None = None
+    """The explanation's players; None without one."""
+
+
+@runtime_checkable
+class Flagger(Protocol):
+    """Says what a person should look at. A rules file names it, with options."""
+
+    name: str
+    about: str
+    """What it is shown: `exchange`, when it is stored, or `explanation`, before that is stored."""
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raises ValueError, in words for whoever wrote the rules file, for options that it does not understand."""
+        ...
+
+    def inspect(self, seen: Seen, options: Mapping[str, Any]) -> Sequence[tuple[str, float | None]]:
+        """(detail, score) of each thing that it finds; empty for nothing. A detail quotes no content."""
+        ...
+
+
 KINDS: dict[str, tuple[str, type]] = {
     "segmenter": ("spex_proxy.segmenters", Segmenter),
     "masker": ("spex_proxy.maskers", Masker),
     "value": ("spex_proxy.values", Value),
+    "flagger": ("spex_proxy.flaggers", Flagger),
 }
 """Kind -> (entry-point group, protocol). A new kind is a new line here."""

@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast
 
 from spex_proxy.facts.errors import CannotExplain, PluginError
-from spex_proxy.plug.kinds import KINDS, Masker, Segmenter, Value
+from spex_proxy.plug.kinds import ABOUT, KINDS, Flagger, Masker, Segmenter, Value
 
 Result = TypeVar("Result")
 
@@ -56,6 +56,9 @@ class Plugins:
 
     def value(self, name: str) -> Value:
         return cast(Value, self.get("value", name).instance)
+
+    def flagger(self, name: str) -> Flagger:
+        return cast(Flagger, self.get("flagger", name).instance)
 
     def provenance(self, **names: str) -> Mapping[str, str]:
         """`kind:name` -> `distribution version` of the named plugins, for the recipe."""
@@ -112,6 +115,8 @@ def _check(who: str, kind: str, name: str, instance: object) -> None:
     for attribute in inspect.get_annotations(protocol):
         if not isinstance(getattr(instance, attribute, None), str):
             raise PluginError(f"{who} is refused: it has no text attribute `{attribute}`.")
+    if kind == "flagger" and getattr(instance, "about", None) not in ABOUT:
+        raise PluginError(f"{who} is refused: its `about` must be {' or '.join(ABOUT)}.")
     for method, wanted in inspect.getmembers(protocol, inspect.isfunction):
         if not method.startswith("_"):
             _check_method(who, method, wanted, getattr(instance, method, None))

@@ -79,6 +79,13 @@ COUNTERS: tuple[Measure, ...] = (
         "passed_encoded, passed_too_large, passed_fault.",
         "outcome",
     ),
+    Measure("flagger_failures", "Looks of a flagger that failed, by flagger; what it looked at was kept.", "flagger"),
+    Measure(
+        "rule_actions",
+        "What rules with `do` did: explain, explained_already, cannot_explain, capped, review, keep, webhook.",
+        "kind",
+    ),
+    Measure("webhooks", "Notices to webhooks, by outcome of a try: sent, failed (tried again), given_up.", "outcome"),
     Measure("save_retries", "Attempts to write a batch again after the store failed."),
     Measure("faults", "Failures of our own code that production never saw, by place.", "place"),
 )

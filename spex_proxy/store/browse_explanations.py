@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from spex_proxy.facts.evidence import Block
 from spex_proxy.facts.explanation import Explanation, Flag
 from spex_proxy.facts.game import Game
 from spex_proxy.store import games as played
+from spex_proxy.store.flags import of_explanations
 from spex_proxy.store.listing import decode_cursor, encode_cursor
 from spex_proxy.store.tables import explanations, flags
 
@@ -89,8 +89,8 @@ def list_explanations(
         # the first condition says nothing new, but it alone is a range of the index
         query = query.where(made <= moment, sa.or_(made < moment, older))
     found = conn.execute(query.order_by(made.desc(), explanations.c.id.desc()).limit(limit + 1)).all()
-    raised = _flags(conn, project, [row.id for row in found[:limit]])
-    lines = tuple(ExplanationLine(**row._mapping, flags=tuple(raised[row.id])) for row in found[:limit])
+    raised = of_explanations(conn, project, [row.id for row in found[:limit]])
+    lines = tuple(ExplanationLine(**row._mapping, flags=tuple(raised.get(row.id, ()))) for row in found[:limit])
     more = len(found) > limit
     return ExplanationLines(lines, encode_cursor(lines[-1].created_at, lines[-1].id) if more else None)
 
@@ -125,12 +125,3 @@ def _filtered(query: sa.Select[Any], project: str, filters: ExplanationFilters) 
         carrying = sa.select(flags.c.explanation_id).where(flags.c.project == project, flags.c.name == filters.flag)
         query = query.where(explanations.c.id.in_(carrying))
     return query
-
-
-def _flags(conn: sa.Connection, project: str, ids: Sequence[str]) -> dict[str, list[Flag]]:
-    raised: dict[str, list[Flag]] = defaultdict(list)
-    if ids:
-        query = sa.select(flags).where(flags.c.project == project, flags.c.explanation_id.in_(ids))
-        for row in conn.execute(query.order_by(flags.c.explanation_id, flags.c.position)):
-            raised[row.explanation_id].append(Flag(row.name, row.detail))
-    return raised

@@ -162,7 +162,8 @@ def decode_tokens(blob: bytes, what: str) -> TokenizedExchange:
     try:
         data["prompt_ids"] = tuple(data["prompt_ids"])
         data["output_ids"] = tuple(data["output_ids"])
-        data["offsets"] = tuple((start, end) for start, end in data["offsets"])
+        for name in ("offsets", "output_offsets"):  # what was stored by the first versions has none of the output
+            data[name] = tuple((start, end) for start, end in data.get(name, ()))
         data["places"] = tuple(p if p is None else build(MessagePlace, p, what) for p in data["places"])
     except (KeyError, TypeError, ValueError) as error:
         raise VerificationFailed(f"{what} is damaged: {error!r}") from error

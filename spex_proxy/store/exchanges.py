@@ -141,6 +141,13 @@ def load_tokens(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT
     return None if row is None else codec.decode_tokens(row.blob, f"tokens of {exchange_id}")
 
 
+def keep_until(conn: sa.Connection, exchange_id: str, until: datetime, *, project: str = DEFAULT_PROJECT) -> None:
+    """Keep an exchange at least so long: a hint to retention, which only ever grows."""
+    column = exchanges.c.keep_until
+    this = (exchanges.c.project == project, exchanges.c.id == exchange_id)
+    conn.execute(sa.update(exchanges).where(*this, sa.or_(column.is_(None), column < until)).values(keep_until=until))
+
+
 def erase_content(conn: sa.Connection, exchange_id: str, at: datetime, *, project: str = DEFAULT_PROJECT) -> int:
     """Destroy text, token ids and salt; returns how many parts there were. Evidence and results stay.
 

@@ -33,6 +33,13 @@ def resume(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT) 
     return _ask(conn, job_id, project, ("paused",), BACK)
 
 
+def hurry(conn: sa.Connection, job_id: str, priority: int, *, project: str = DEFAULT_PROJECT) -> bool:
+    """Let a job that waits go ahead of what is less urgent; False if it does not wait, or is as urgent already."""
+    this = [outbox.c.project == project, outbox.c.id == job_id, outbox.c.state == "queued"]
+    changed = sa.update(outbox).where(*this, outbox.c.priority > priority).values(priority=priority)
+    return conn.execute(changed).rowcount == 1
+
+
 def pause_queue(conn: sa.Connection, *, project: str = DEFAULT_PROJECT) -> bool:
     """Start nothing of this project any more, and hand back what runs after the batch that is being answered.
     False if it is paused already. Jobs may still be enqueued."""

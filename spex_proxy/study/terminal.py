@@ -10,6 +10,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from spex_proxy.facts.aim import WHOLE_OUTPUT
 from spex_proxy.facts.exchange import MARK_ARROW
 from spex_proxy.facts.explanation import Check, Summary
 from spex_proxy.study import words
@@ -113,6 +114,8 @@ def _header(view: View) -> RenderableType:
         f"log-probability of the answer: {fidelity.value_full:.2f} with all segments, "
         f"{fidelity.value_empty:.2f} with none"
     )
+    if explanation.recipe.target != WHOLE_OUTPUT:
+        head.append(f"\ntarget: {explanation.target.label}", style="bold")
     if explanation.target.is_cut:
         head.append(f"\nonly the first {len(explanation.target)} tokens of the answer are explained", style="yellow")
     for note in view.notes:

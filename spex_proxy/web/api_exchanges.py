@@ -3,24 +3,59 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy import Connection
 
 from spex_proxy.engine.decide import METHODS
+from spex_proxy.facts.aim import QUOTE, Aim
+from spex_proxy.facts.errors import CannotExplain, NotFound
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.records import ExchangePage, ExchangeRecord, JobRecord
 from spex_proxy.flows.ask import Asked, ask
 from spex_proxy.store.browse import exchange_story
 from spex_proxy.store.browse_jobs import job_progress
+from spex_proxy.store.exchanges import load_exchange
 from spex_proxy.store.listing import Filters, State, list_exchanges
 from spex_proxy.store.lookup import find
 from spex_proxy.web import examples, replies
 from spex_proxy.web.doors import AnyId, Cursor, Doors, IdempotencyKey, Limit, Number, Project, Since, Until
 from spex_proxy.web.errors import Refused, documented
+from spex_proxy.wire.aiming import spelled_for
 
 MOST_BUDGET = 65_536
+
+
+class TargetRequest(BaseModel):
+    """Which part of the answer to explain. Nothing is asked of the model for it that has been measured already."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    kind: Literal["output", "first_token", "chars", "quote", "tool_call"]
+    start: Annotated[int, Field(ge=0, le=999_999_999), Number] | None = None
+    """Of `chars`: characters [start, end) of the answer's text."""
+    end: Annotated[int, Field(ge=1, le=999_999_999), Number] | None = None
+    text: str | None = Field(default=None, min_length=1, max_length=10_000)
+    """Of `quote`: a text that stands in the answer once."""
+    call: Annotated[int, Field(ge=1, le=9999), Number] = 1
+    """Of `tool_call`: which, from 1."""
+    part: Literal["call", "name", "arguments"] = "call"
+    """Of `tool_call`."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> TargetRequest:
+        if self.kind == "quote" and self.text is None:
+            raise ValueError("a quote needs its `text`")
+        if self.kind == "chars" and (self.start is None or self.end is None or self.start >= self.end):
+            raise ValueError("characters need `start` and a larger `end`")
+        return self
+
+    def __str__(self) -> str:
+        if self.kind == "quote":
+            return f"{QUOTE}{self.text}"
+        return str(Aim(self.kind, self.start or 0, self.end or 0, self.call, self.part))
 
 
 class ExplainRequest(BaseModel):
@@ -46,6 +81,8 @@ class ExplainRequest(BaseModel):
     """How often the full prompt is measured, for the noise."""
     max_scored_tokens: Annotated[int, Field(ge=1, le=4096), Number] | None = None
     """Only the first so many tokens of the answer are scored."""
+    target: TargetRequest | None = None
+    """A part of the answer instead of the whole."""
 
 
 def make_router(doors: Doors) -> APIRouter:
@@ -108,6 +145,8 @@ def _add_explain(router: APIRouter, doors: Doors) -> None:
         exchange_id = doors.read(find, any_id, chosen).exchange_id
         if exchange_id is None:
             raise Refused(409, "cannot_explain", f"{any_id} is an explanation that belongs to no exchange")
+        if wish is not None and wish.target is not None:
+            recipe = dataclasses.replace(recipe, target=doors.read(_spelled, wish.target, exchange_id, chosen))
         asked: Asked = doors.write(ask, exchange_id, recipe, project=chosen, key=idempotency_key)
         if not asked.fits:
             raise Refused(409, "conflict", "this idempotency key was used before with another recipe: take a new one")
@@ -117,9 +156,17 @@ def _add_explain(router: APIRouter, doors: Doors) -> None:
         return replies.job_record(doors.read(job_progress, asked.job_id, project=chosen))
 
 
+def _spelled(conn: Connection, target: TargetRequest, exchange_id: str, project: str) -> str:
+    """Raises CannotExplain if the answer has no such part, or no longer any content."""
+    try:
+        return spelled_for(str(target), load_exchange(conn, exchange_id, project=project))
+    except NotFound as error:
+        raise CannotExplain(f"there is nothing left to explain: {error}") from error
+
+
 def _recipe(doors: Doors, wish: ExplainRequest) -> Recipe:
     """The server's recipe with what is wished for. A plugin that isn't there is refused now, not by the worker."""
-    recipe = dataclasses.replace(doors.recipe, **wish.model_dump(exclude_none=True))
+    recipe = dataclasses.replace(doors.recipe, **wish.model_dump(exclude_none=True, exclude={"target"}))
     for kind in ("segmenter", "masker", "value"):
         name = getattr(recipe, kind)
         if name not in doors.plugins.names(kind):

@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from spex_proxy.facts.explanation import Check
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.review import LABELS
+from spex_proxy.flows.acting import Orders
 from spex_proxy.plug.load import Plugins
 from spex_proxy.store.cases import USUAL_HOLD
 from spex_proxy.store.connect import reading
@@ -49,6 +50,8 @@ class Doors:
     """What a reviewer's verdict may be."""
     hold: timedelta = USUAL_HOLD
     """How long a reviewer's claim holds."""
+    orders: Orders | None = None
+    """Which rules act upon flags from outside; None: none does."""
 
     def read(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         """`function(connection, ...)` on one consistent state of the store."""

@@ -143,6 +143,18 @@ _JOB = records.JobRecord(
     finished_at=None,
 )
 
+_RAISED = records.RaisedRecord(
+    id="0d2f9c1e-3a47-5c1b-9f0e-8a1b2c3d4e5f",
+    exchange_id=_EXCHANGE_ID,
+    explanation_id=None,
+    name="feedback:bad",
+    detail="it invented a source",
+    score=None,
+    flagger="feedback",
+    version="",
+    who="ann",
+    raised_at=_WHEN,
+)
 _CASE = records.CaseRecord(
     id="7c5b6a1f0b6e4a1c9d0f2a3b4c5d6e7f",
     project="default",
@@ -161,6 +173,8 @@ _CASE = records.CaseRecord(
 _EVENT = records.CaseEventRecord(0, _WHEN, "ann", "opened", None, "the answer obeys the web page")
 CASE_CURSOR = encode_cursor(_WHEN, f"2 {_CASE.id}")
 
+FLAG = _answer(_RAISED, "The flag as it stands.")
+FLAGS = _answer(records.RaisedList((_RAISED,)), "The flags.")
 EXCHANGE_PAGE = _answer(records.ExchangePage((_ROW,), CURSOR_EXAMPLE), "One page.")
 EXCHANGE = _answer(_EXCHANGE, "The exchange.")
 EXPLANATION_PAGE = _answer(records.ExplanationPage((_LINE,), None), "One page.")
@@ -179,5 +193,6 @@ EVENTS = event("progress", one_line(_json(_JOB))).decode()
 WISHES = {
     "nothing": {"summary": "As the server is set", "value": {}},
     "finer": {"summary": "Single words, more masks", "value": {"segmenter": "word", "budget": 512}},
+    "why this word": {"summary": "A part of the answer", "value": {"target": {"kind": "quote", "text": "Paris"}}},
     "again": {"summary": "The same with other masks", "value": {"seed": 1}},
 }

@@ -16,6 +16,7 @@ from spex_proxy.store.browse_explanations import ExplanationLine, Measured
 from spex_proxy.store.browse_jobs import JobProgress
 from spex_proxy.store.cases import QueueLine
 from spex_proxy.store.codec import finite
+from spex_proxy.store.flags import Raised
 from spex_proxy.store.listing import Row
 from spex_proxy.store.outbox import Job, Priority
 from spex_proxy.study.view import View, make_view
@@ -77,6 +78,10 @@ def _brief(job: Job) -> records.JobBrief:
 
 def _flags(flags: Sequence[Flag]) -> tuple[records.FlagRecord, ...]:
     return tuple(_make(records.FlagRecord, flag) for flag in flags)
+
+
+def raised_record(raised: Raised) -> records.RaisedRecord:
+    return cast(records.RaisedRecord, _make(records.RaisedRecord, raised, raised.flag))
 
 
 def explanation_row(line: ExplanationLine) -> records.ExplanationRow:

@@ -40,6 +40,8 @@ class Answer:
         if len(self.choices) > 1:
             return "several_choices"
         choice = self.choices[0]
+        if self.output_ids is not None and self.output_tokens in (None, len(self.output_ids)):
+            return None  # all that the model wrote, whatever the server cut out of it
         if choice.tool_calls:
             return "tool_calls"
         return "reasoning_output" if choice.reasoning else None

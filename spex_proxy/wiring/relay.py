@@ -10,7 +10,7 @@ from datetime import timedelta
 from sqlalchemy import Engine
 
 from spex_proxy import __version__
-from spex_proxy.plug.load import Plugins
+from spex_proxy.flows.acting import Orders
 from spex_proxy.ports.aside import in_own_process, on_own_loop
 from spex_proxy.relay import new_event_loop, serve
 from spex_proxy.settings import Settings
@@ -26,13 +26,13 @@ __all__ = ["new_event_loop", "run_relay"]
 log = logging.getLogger(__name__)
 
 
-def doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callable[[], bool]) -> Doors:
+def doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callable[[], bool], orders: Orders) -> Doors:
     """What the second port opens."""
     return Doors(
         store=store,
         project=settings.project,
         recipe=make_recipe(settings),
-        plugins=Plugins(),
+        plugins=orders.plugins,
         verify=lambda explanation_id, project: in_own_process(verify_stored, settings.store, explanation_id, project),
         is_stopping=is_stopping,
         host=settings.admin_host,
@@ -40,6 +40,7 @@ def doors(settings: Settings, store: Callable[[], Engine], is_stopping: Callable
         relay=url_here(settings.host, settings.port),
         labels=labels(settings),
         hold=timedelta(seconds=settings.review_hold_s),
+        orders=orders,
     )
 
 
@@ -53,7 +54,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
         __version__,
         relay.counters,
         lambda: relay.saver.trouble() or relay.trouble(),
-        doors(settings, relay.saver.engine, stop.is_set),
+        doors(settings, relay.saver.engine, stop.is_set, relay.orders),
         rules_trouble=lambda: relay.rules.trouble,
     )
     relay.start()

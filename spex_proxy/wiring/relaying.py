@@ -12,10 +12,12 @@ from sqlalchemy import Engine, select
 
 from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.facts.rules import RuleBook
+from spex_proxy.flows.acting import Orders
 from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
 from spex_proxy.flows.relay import Hold, Sampler, Watcher
 from spex_proxy.flows.rules.keep import RulesInForce
 from spex_proxy.flows.save import save_captured
+from spex_proxy.plug.load import Plugins
 from spex_proxy.ports import link as link_
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.link import Told
@@ -26,7 +28,7 @@ from spex_proxy.settings import Settings
 from spex_proxy.store import rules
 from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.wire.tap import TapBudget, TapLimits
-from spex_proxy.wiring.sampling import callers, load_book
+from spex_proxy.wiring.sampling import callers, load_book, make_orders
 from spex_proxy.wiring.shared import make_recipe, make_telemetry
 from spex_proxy.wiring.store import ready_store
 
@@ -43,6 +45,8 @@ class Saver:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self.orders: Orders | None = None
+        """What is done about flags, once it is known."""
         self._recipe = make_recipe(settings)
         self._store: Engine | None = None
         self._opening = threading.Lock()
@@ -57,7 +61,7 @@ class Saver:
             with self.engine().begin() as connection:
                 for book in books.values():
                     rules.save_book(connection, book, project=self._settings.project)
-                saved: Counter[str] = Counter(save_captured(connection, batch, self._recipe))
+                saved: Counter[str] = Counter(save_captured(connection, batch, self._recipe, self.orders))
         except Exception as error:
             self.failed = f"the last exchanges could not be saved: {getattr(error, 'orig', None) or error}"
             raise
@@ -123,6 +127,7 @@ class Relaying:
             callers=callers(settings),
             project=settings.project,
         )
+        self.orders = self.saver.orders = make_orders(settings, lambda: self.rules.book, Plugins(), self.counters)
         most_items, most_bytes = max(1, settings.queue_items // parts), max(1, settings.queue_bytes // parts)
         self.spool: Spool | None = None
         if settings.handoff == "durable":
@@ -136,6 +141,7 @@ class Relaying:
             limits=IntakeLimits(max_items=most_items, max_bytes=most_bytes),
             project=settings.project,
             spool=self.spool,
+            note=self.orders.note,
         )
         budget = TapBudget(most_bytes)
         self.counters.watch("tapped_bytes", lambda: budget.held)

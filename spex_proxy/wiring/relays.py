@@ -8,6 +8,8 @@ import sys
 
 from spex_proxy import __version__
 from spex_proxy.facts.errors import SettingsError
+from spex_proxy.flows.rules.keep import RulesInForce
+from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.crew import Crew
 from spex_proxy.ports.processes import Program, run_together
@@ -18,7 +20,7 @@ from spex_proxy.web.health import Processes
 from spex_proxy.web.server import serve as serve_second_port
 from spex_proxy.wiring.relay import doors
 from spex_proxy.wiring.relaying import Saver
-from spex_proxy.wiring.sampling import callers, load_book
+from spex_proxy.wiring.sampling import callers, load_book, make_orders
 from spex_proxy.wiring.together import environment_of
 
 log = logging.getLogger(__name__)
@@ -36,12 +38,17 @@ async def run_relays(settings: Settings, stop: asyncio.Event) -> None:
         settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
         if trouble := saver.trouble():
             log.error("captures can't be stored, production is served: %s", trouble)
+        rules = RulesInForce(
+            lambda: load_book(settings, settings.rules), settings.rules, counters, lambda _book: None
+        )  # the relay processes keep its versions
+        orders = make_orders(settings, lambda: rules.book, Plugins(), counters)
+        rules.start()
         crew = Crew(counters, is_durable=settings.handoff == "durable")
         web = make_web(
             __version__,
             crew,
             lambda: saver.trouble() or crew.trouble("store"),
-            doors(settings, saver.engine, stop.is_set),
+            doors(settings, saver.engine, stop.is_set, orders),
             rules_trouble=lambda: crew.trouble("rules"),
             processes=lambda: Processes(settings.workers, crew.serving),
         )
@@ -53,6 +60,7 @@ async def run_relays(settings: Settings, stop: asyncio.Event) -> None:
         finally:
             asking.cancel()
             await crew.close()
+            await asyncio.to_thread(rules.close)
             saver.close()
 
 

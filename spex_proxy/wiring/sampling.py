@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from spex_proxy.engine.decide import METHODS
 from spex_proxy.facts.errors import SettingsError
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.facts.rules import DEFAULT_RULE, Rule, RuleBook, When
+from spex_proxy.facts.rules import DEFAULT_RULE, Rule, RuleBook, Watch, When
+from spex_proxy.flows.acting import Orders
 from spex_proxy.flows.relay import Callers
-from spex_proxy.flows.rules.read import CheckRecipe, load_rules, make_book
+from spex_proxy.flows.rules.read import CheckRecipe, CheckWatch, load_rules, make_book
+from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.counters import Counters
 from spex_proxy.settings import Settings
 from spex_proxy.wiring.shared import make_recipe
 
@@ -31,7 +35,23 @@ def default_rule(settings: Settings) -> Rule:
 def load_book(settings: Settings, path: Path | None) -> RuleBook:
     """The rules of a file, or those of the settings alone. Raises SettingsError."""
     otherwise = default_rule(settings)
-    return make_book((), otherwise) if path is None else load_rules(path, otherwise, recipe_check())
+    if path is None:
+        return make_book((), otherwise)
+    book = load_rules(path, otherwise, recipe_check(), watch_check())
+    telling = [rule.name for rule in book.acting if rule.action and rule.action.webhook]
+    if telling and settings.webhook_secret is None:
+        raise SettingsError(f"{path}: rule {telling[0]!r} has a webhook, so SPEX_WEBHOOK_SECRET must hold a secret")
+    return book
+
+
+def watch_check() -> CheckWatch:
+    """Refuses flaggers that are not there, and options that they do not understand."""
+    plugins = Plugins()
+
+    def check(watch: Watch) -> None:
+        answers.check_options(plugins.flagger(watch.flagger), watch.flagger, watch.options)
+
+    return check
 
 
 def recipe_check() -> CheckRecipe:
@@ -45,6 +65,10 @@ def recipe_check() -> CheckRecipe:
             plugins.get(kind, name)
 
     return check
+
+
+def make_orders(settings: Settings, book: Callable[[], RuleBook], plugins: Plugins, counters: Counters) -> Orders:
+    return Orders(book, plugins, counters, settings.draw_secret.get_secret_value().encode())
 
 
 def callers(settings: Settings) -> Callers:

@@ -8,17 +8,23 @@ from contextlib import asynccontextmanager
 from functools import cache
 
 from spex_proxy.facts.token_budget import TokenBudget, read_hours
+from spex_proxy.flows.chores import Chore
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.jobs import Options, work
+from spex_proxy.flows.rules.keep import RulesInForce
+from spex_proxy.flows.telling import TELL_S, tell
 from spex_proxy.flows.work import Report, Retries
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.gate.server_load import ServerMetrics, busiest
 from spex_proxy.ports.load_board import Board
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
 from spex_proxy.ports.scorers.choose import Scorers
+from spex_proxy.ports.webhooks import Webhooks
 from spex_proxy.settings import Settings
+from spex_proxy.wiring.sampling import load_book, make_orders
 from spex_proxy.wiring.shared import make_telemetry
 from spex_proxy.wiring.store import ready_store
 
@@ -38,10 +44,15 @@ async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
 
     budget = TokenBudget(settings.tokens_per_minute, settings.tokens_per_hour, settings.tokens_per_day)
     servers_of_all = ModelServers(settings.upstreams, key, settings.upstream_ca)
+    counters = Counters()
+    in_force = RulesInForce(lambda: load_book(settings, settings.rules), settings.rules, counters, lambda _book: None)
+    orders = make_orders(settings, lambda: in_force.book, plugins, counters)
+    in_force.start()
     async with servers_of_all as servers, _gate(settings, key) as gate:
         try:
-            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), gate, budget)
+            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), gate, budget, orders)
         finally:
+            await asyncio.to_thread(in_force.close)
             await asyncio.to_thread(telemetry.close)
             store.dispose()
 
@@ -69,4 +80,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_report: Callabl
             ttl_s=settings.worker_ttl_s,
             retries=Retries(settings.job_tries, settings.job_pause_s),
         )
-        await work(parts, options, stop, on_report)
+        counters = parts.orders.counters if parts.orders else Counters()
+        secret = settings.webhook_secret.get_secret_value().encode() if settings.webhook_secret else b""
+        async with Webhooks(secret) as webhooks:
+            telling = Chore("webhooks", TELL_S, lambda: tell(parts.store, webhooks.send, counters))
+            await work(parts, options, stop, on_report, (telling,))

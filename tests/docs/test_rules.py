@@ -8,7 +8,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from spex_proxy.cli import app
-from spex_proxy.facts.rules import Rule, When
+from spex_proxy.facts.rules import Action, Rule, When
 from spex_proxy.settings import Settings
 from spex_proxy.wiring.sampling import load_book
 
@@ -20,11 +20,13 @@ def test_the_example_works(tmp_path: Path) -> None:
     file = tmp_path / "rules.yaml"
     file.write_text(EXAMPLE)
     book = load_book(Settings(), file)
-    assert [rule.name for rule in book.rules] == ["contracts", "unsure", "bookings", "rest", "default"]
-    contracts, unsure, bookings, rest, default = book.rules
+    assert [rule.name for rule in book.rules] == ["contracts", "unsure", "bookings", "look-at-it", "rest", "default"]
+    contracts, unsure, bookings, look, rest, default = book.rules
     assert contracts.when.header == (("x-team", ("legal", "legal-*")),)
     assert (contracts.recipe.budget, contracts.recipe.segmenter, contracts.priority) == (512, "document", 2)
     assert (unsure.per_day, unsure.per_minute, unsure.recipe) == (50, None, default.recipe)
+    assert look.action == Action(explain=True, queue="review", keep_days=365)
+    assert [watch.name for watch in book.watches] == ["refusal", "secret", "untrusted"]
     assert (bookings.explain, rest.capture) == (0.0, 0.1)
 
 
@@ -44,7 +46,7 @@ def test_check_says_what_rules_would_do(tmp_path: Path) -> None:
         "explains 0.2 of the captured, at most 2 a minute and 200 a day",
         "recipe: segmenter document, budget 512, target_r2 0.9",
         "captures 0.5 of them (every request that may turn out to be one is read first)",
-        "5. default",
+        "6. default",
         "these rules work: sha256:",
     ):
         assert line in result.output

@@ -210,9 +210,12 @@ TAMPERINGS: dict[str, Tamper] = {
     "the cost": sql("UPDATE explanations SET cost_prompt_tokens = cost_prompt_tokens - 1"),
     "the number of masks": sql("UPDATE explanations SET cost_masks = cost_masks + 1"),
     "a flag added": sql(
-        "INSERT INTO flags (project, explanation_id, position, name, detail) "
-        "SELECT project, id, 7, 'injection', 'segment 2' FROM explanations"
+        "INSERT INTO flags (project, id, exchange_id, explanation_id, position, flagger, version, name, detail, "
+        "raised_at) SELECT project, 'new', exchange_id, id, 7, 'verdict', '', 'injection', 'segment 2', created_at "
+        "FROM explanations"
     ),
+    "another target": recipe_with_its_digest(target="first_token"),
+    "fewer tokens explained": fields("explanations", "target", lambda t: t.update(end=1)),
     # what is searched and shown
     "an interaction's players": sql("UPDATE interactions SET players = '[2]', size = 1 WHERE rank = 0"),
     "an interaction's size": sql("UPDATE interactions SET size = 9 WHERE rank = 0"),

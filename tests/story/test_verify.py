@@ -65,7 +65,7 @@ def check(path: Path) -> list[Check]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_so_verifies(kind: str, explained: dict[str, Path]) -> None:
     checks = check(explained[kind])
-    assert len(checks) == 9
+    assert len(checks) == 10
     assert [c for c in checks if not c.is_passed or c.is_skipped] == []
 
 

@@ -43,6 +43,10 @@ from spex_proxy.facts.records.faults import (
     ErrorRecord,
     Fault,
 )
+from spex_proxy.facts.records.flags import (
+    RaisedList,
+    RaisedRecord,
+)
 from spex_proxy.facts.records.jobs import (
     FINAL_STATES,
     JobRecord,
@@ -76,6 +80,8 @@ __all__ = [
     "MessageRecord",
     "PriorityName",
     "QueueRecord",
+    "RaisedList",
+    "RaisedRecord",
     "ReviewRecord",
     "SegmentRecord",
     "TargetRecord",

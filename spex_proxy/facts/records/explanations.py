@@ -18,6 +18,9 @@ class FlagRecord:
 
     name: str
     detail: str
+    score: float | None = None
+    flagger: str = ""
+    """Who raised it: the name of a plugin; `verdict` or `target` for what every explanation says of itself."""
 
 
 @documented

@@ -4,49 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
-
-import re2
 
 from spex_proxy.facts.exchange import Exchange, RequestHead
 from spex_proxy.facts.rules import Globs, Rule, RuleBook, When
+from spex_proxy.wire.patterns import SEARCHED_CHARACTERS, expression, fits_glob
 
-SEARCHED_CHARACTERS = 65_536
-"""Of each text, so many characters from its start are searched; RE2 takes time linear in them."""
 SEARCHED_TEXTS = 64
 """The last so many texts of a prompt are searched: the newest, where it is a conversation."""
-_PROGRAM_BYTES = 1 << 20
-"""Room for one compiled expression; a larger one is refused when the file is read."""
-
-
-@lru_cache(maxsize=256)
-def expression(pattern: str) -> Any:
-    """An RE2 expression. Raises ValueError with RE2's own words; it has no lookaround and no back-references."""
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = _PROGRAM_BYTES
-    try:
-        return re2.compile(pattern, options)
-    except re2.error as error:
-        said = error.args[0] if error.args else error
-        raise ValueError(said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)) from None
-
-
-def fits_glob(pattern: str, value: str) -> bool:
-    """`*` stands for any characters. Linear: each piece is looked for once, from where the last one ended."""
-    first, *rest = pattern.split("*")
-    if not rest:
-        return value == pattern
-    if not value.startswith(first):
-        return False
-    position = len(first)
-    for piece in rest[:-1]:
-        found = value.find(piece, position)
-        if found < 0:
-            return False
-        position = found + len(piece)
-    return len(value) - len(rest[-1]) >= position and value.endswith(rest[-1])
 
 
 def may_fit(when: When, head: RequestHead, project: str) -> bool:
@@ -64,8 +29,8 @@ def fits(when: When, head: RequestHead, exchange: Exchange) -> bool:
 
 
 def rule_for(book: RuleBook, head: RequestHead, exchange: Exchange) -> Rule:
-    """The first rule that fits. The last one of a book always does."""
-    return next(rule for rule in book.rules if fits(rule.when, head, exchange))
+    """The first rule that fits, of those that sample. The last one of a book always does."""
+    return next(rule for rule in book.sampling if fits(rule.when, head, exchange))
 
 
 class HeadView(NamedTuple):
@@ -87,7 +52,7 @@ def view(book: RuleBook, head: RequestHead, project: str) -> HeadView:
     """The rules that may decide about a request, of which only the head is known."""
     found: list[Rule] = []
     for rule in book.rules:
-        if may_fit(rule.when, head, project):
+        if rule.action is None and may_fit(rule.when, head, project):
             found.append(rule)
             if knows_head_only(rule.when):
                 break  # it fits: no later rule decides

@@ -1,31 +1,26 @@
-"""A rules file (YAML) -> a RuleBook, or every problem in it with its line and column.
-
-Read from YAML's nodes, not from Python objects: only nodes know where they stand in the file.
-"""
+"""A rules file (YAML) -> a RuleBook, or every problem in it with its line and column (nodes.py)."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
+from spex_proxy.facts.aim import read_aim
 from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.facts.rules import DEFAULT_RULE, Globs, Range, Rule, RuleBook, When
+from spex_proxy.facts.rules import DEFAULT_RULE, USUAL_WATCHES, Action, Globs, Rule, RuleBook, Watch, When
 from spex_proxy.facts.seals import canonical_json, seal
-from spex_proxy.flows.rules.match import expression
+from spex_proxy.flows.rules.nodes import Alias, Bad, Nodes, error_of, listed, root_of
 from spex_proxy.wire.chat import KINDS
-
-T = TypeVar("T")
 
 MOST_BYTES = 256 * 1024
 MOST_RULES = 100
-LONGEST_EXPRESSION = 2_000
 PRIORITIES = {"asked": 1, "flagged": 2, "sampled": 3}
 _RECIPE_TEXTS = ("segmenter", "masker", "value", "method", "design")
 _RECIPE_COUNTS = {"budget": 8, "seed": 0, "replicates": 1, "max_scored_tokens": 1}
@@ -34,37 +29,48 @@ _RECIPE_COUNTS = {"budget": 8, "seed": 0, "replicates": 1, "max_scored_tokens": 
 CheckRecipe = Callable[[Recipe], None]
 """Raises SpexError (a plugin that is not there, an unknown method) in words for the person who wrote the rule."""
 
+CheckWatch = Callable[[Watch], None]
+"""Raises SpexError or ValueError for a flagger that is not there, or options that it does not understand."""
+MOST_WATCHES = 50
+LONGEST_KEPT_DAYS = 36_500
 
-def read_rules(text: str, where: str, otherwise: Rule, check: CheckRecipe) -> RuleBook:
+
+def _anything(_watch: Watch) -> None:
+    """Whoever reads a file for its rules alone need not have the plugins."""
+
+
+def read_rules(text: str, where: str, otherwise: Rule, check: CheckRecipe, look: CheckWatch = _anything) -> RuleBook:
     """The rules of a file, and `otherwise` behind them: what the settings say.
 
     `where` names the file in messages. Raises SettingsError that lists every problem as `file:line:column`.
     """
-    reader = _Reader(otherwise, check)
+    reader = _Reader(otherwise, check, look)
     try:
-        rules = reader.book(_root(text))
-    except _Alias as alias:
-        raise _error(where, [(alias.mark, "aliases (*name) are not read; write it out")]) from None
+        rules, watches = reader.book(root_of(text))
+    except Alias as alias:
+        raise error_of(where, [(alias.mark, "aliases (*name) are not read; write it out")]) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         said = " ".join(part for part in (error.context, error.problem) if part)
-        raise _error(where, [(mark, said or "this is not YAML")]) from None
+        raise error_of(where, [(mark, said or "this is not YAML")]) from None
     except yaml.YAMLError as error:
-        raise _error(where, [(None, f"this is not YAML: {error}")]) from None
+        raise error_of(where, [(None, f"this is not YAML: {error}")]) from None
     except RecursionError:
-        raise _error(where, [(None, "it is nested too deep")]) from None
+        raise error_of(where, [(None, "it is nested too deep")]) from None
     if reader.problems:
-        raise _error(where, reader.problems)
-    return make_book(rules, otherwise, text)
+        raise error_of(where, reader.problems)
+    return make_book(rules, otherwise, text, watches)
 
 
-def make_book(rules: Sequence[Rule], otherwise: Rule, text: str = "") -> RuleBook:
+def make_book(
+    rules: Sequence[Rule], otherwise: Rule, text: str = "", watches: Sequence[Watch] = USUAL_WATCHES
+) -> RuleBook:
     """Rules and what holds where none fits. The digest covers both: either can change what is sampled."""
     base = canonical_json(dataclasses.asdict(otherwise))
-    return RuleBook(seal(text.encode(), base), (*rules, otherwise), text)
+    return RuleBook(seal(text.encode(), base), (*rules, otherwise), text, tuple(watches))
 
 
-def load_rules(path: Path, otherwise: Rule, check: CheckRecipe) -> RuleBook:
+def load_rules(path: Path, otherwise: Rule, check: CheckRecipe, look: CheckWatch = _anything) -> RuleBook:
     """Raises SettingsError, also for a file that can't be read."""
     try:
         with path.open("rb") as file:
@@ -76,169 +82,55 @@ def load_rules(path: Path, otherwise: Rule, check: CheckRecipe) -> RuleBook:
         raise SettingsError(f"the rules file {path} is not UTF-8 (byte {error.start})") from None
     if len(data) > MOST_BYTES:
         raise SettingsError(f"the rules file {path} is longer than {MOST_BYTES} bytes")
-    return read_rules(text, str(path), otherwise, check)
+    return read_rules(text, str(path), otherwise, check, look)
 
 
-class _Alias(Exception):
-    def __init__(self, mark: Any) -> None:
-        self.mark = mark
+class _Reader(Nodes):
+    """The fields of a rules file."""
 
-
-def _root(text: str) -> yaml.Node | None:
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):  # a few of them, nested, unfold to gigabytes
-            raise _Alias(event.start_mark)
-    return yaml.compose(text, Loader=yaml.SafeLoader)
-
-
-Problem = tuple[Any, str]
-"""YAML's mark of a place (line and column, from 0), or None; what is wrong there."""
-
-
-def _error(where: str, problems: Sequence[Problem]) -> SettingsError:
-    lines = [
-        f"{where}:{mark.line + 1}:{mark.column + 1}: {said}" if mark else f"{where}: {said}" for mark, said in problems
-    ]
-    return SettingsError("these rules can't work:\n  " + "\n  ".join(lines))
-
-
-class _Bad(Exception):
-    """This node says nothing that makes sense; the problem is noted."""
-
-
-class _Reader:
-    """Reads nodes; a problem is noted and the rest read on, so that one look shows all of them."""
-
-    def __init__(self, otherwise: Rule, check: CheckRecipe) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, otherwise: Rule, check: CheckRecipe, look: CheckWatch) -> None:
+        super().__init__()
         self._otherwise = otherwise
         self._check = check
+        self._look = look
         self._names: set[str] = set()
 
-    def bad(self, node: yaml.Node, said: str) -> _Bad:
-        self.problems.append((node.start_mark, said))
-        return _Bad()
-
-    def book(self, node: yaml.Node | None) -> tuple[Rule, ...]:
+    def book(self, node: yaml.Node | None) -> tuple[tuple[Rule, ...], tuple[Watch, ...]]:
         if node is None:
-            return ()
+            return (), USUAL_WATCHES
+        known = {
+            "rules": lambda inner: self.items(inner, self.rule),
+            "flaggers": lambda inner: self.items(inner, self.watch),
+        }
         try:
-            fields = self.fields(node, "the file", {"rules": lambda inner: self.items(inner, self.rule)})
-        except _Bad:
-            return ()
+            fields = self.fields(node, "the file", known)
+        except Bad:
+            return (), USUAL_WATCHES
         rules: tuple[Rule, ...] = fields.get("rules", ())
         if len(rules) > MOST_RULES:
             self.bad(node, f"there are {len(rules)} rules; at most {MOST_RULES} are looked through for each request")
-        return rules
+        watches: tuple[Watch, ...] = fields.get("flaggers", USUAL_WATCHES)
+        if len(watches) > MOST_WATCHES:
+            self.bad(node, f"there are {len(watches)} flaggers; at most {MOST_WATCHES} look at each exchange")
+        return rules, watches
 
-    # ---- shapes ----
+    # ---- flaggers ----
 
-    def fields(self, node: yaml.Node, what: str, known: Mapping[str, Callable[[yaml.Node], Any]]) -> dict[str, Any]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self.bad(node, f"{what} must be a mapping of {_listed(known)}")
-        found: dict[str, Any] = {}
-        for key, value in self.pairs(node):
-            if key.value not in known:
-                self.bad(key, f"{what} has no field {key.value!r}; there is {_listed(known)}")
-                continue
-            try:
-                found[key.value] = known[key.value](value)
-            except _Bad:
-                pass
-        return found
-
-    def pairs(self, node: yaml.MappingNode) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
-        """Keys that are texts, each once."""
-        seen: set[str] = set()
-        pairs = []
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                self.bad(key, "a key must be one word")
-            elif key.value in seen:
-                self.bad(key, f"{key.value!r} stands here twice")
-            else:
-                seen.add(key.value)
-                pairs.append((key, value))
-        return pairs
-
-    def items(self, node: yaml.Node, read: Callable[[yaml.Node], T]) -> tuple[T, ...]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self.bad(node, "must be a list: lines that begin with `- `")
-        found: list[T] = []
-        for item in node.value:
-            try:
-                found.append(read(item))
-            except _Bad:
-                pass
-        return tuple(found)
-
-    # ---- scalars ----
-
-    def scalar(self, node: yaml.Node, wanted: str) -> tuple[str, str]:
-        """(kind, text) of a scalar; kind as YAML sees it: str, int, float, bool, null."""
-        if not isinstance(node, yaml.ScalarNode):
-            raise self.bad(node, f"must be {wanted}")
-        return node.tag.rpartition(":")[2], node.value
-
-    def text(self, node: yaml.Node) -> str:
-        kind, value = self.scalar(node, "a text")
-        if kind not in ("str", "int", "float") or not value:
-            raise self.bad(node, f"must be a text, not {value or 'nothing'!r}; quote it if it is meant so")
-        return value
-
-    def truth(self, node: yaml.Node) -> bool:
-        kind, value = self.scalar(node, "true or false")
-        if kind != "bool":
-            raise self.bad(node, f"must be true or false, not {value!r}")
-        return value.lower() in ("true", "yes", "on")
-
-    def number(self, node: yaml.Node) -> float:
-        _, value = self.scalar(node, "a number")
+    def watch(self, node: yaml.Node) -> Watch:
+        fields = self.fields(node, "a flagger", {"flagger": self.text, "flag": self.text, "options": self.options})
+        if "flagger" not in fields:
+            raise self.bad(node, "a flagger's name is needed: `flagger: regex`")
+        watch = Watch(fields.get("flag", fields["flagger"]), fields["flagger"], fields.get("options", {}))
         try:
-            number = float(value.replace("_", ""))
-        except ValueError:
-            raise self.bad(node, f"must be a number, not {value!r}") from None
-        if not math.isfinite(number):
-            raise self.bad(node, f"must be a number, not {value!r}")
-        return number
+            self._look(watch)
+        except (SpexError, ValueError) as error:
+            raise self.bad(node, f"{watch.flagger}: {error}") from None
+        return watch
 
-    def share(self, node: yaml.Node) -> float:
-        number = self.number(node)
-        if not 0 <= number <= 1:
-            raise self.bad(node, f"must be a share from 0 to 1, not {number:g}")
-        return number
-
-    def count(self, node: yaml.Node, least: int = 0) -> int:
-        number = self.number(node)
-        if number != int(number) or number < least:
-            raise self.bad(node, f"must be a whole number, at least {least}, not {number:g}")
-        return int(number)
-
-    def globs(self, node: yaml.Node) -> Globs:
-        """One pattern, or a list of them."""
-        return self.items(node, self.text) if isinstance(node, yaml.SequenceNode) else (self.text(node),)
-
-    def named_globs(self, node: yaml.Node) -> tuple[tuple[str, Globs], ...]:
+    def options(self, node: yaml.Node) -> dict[str, Any]:
         if not isinstance(node, yaml.MappingNode):
-            raise self.bad(node, "must be a mapping of names to patterns, {name: pattern}")
-        return tuple((key.value, self.globs(value)) for key, value in self.pairs(node))
-
-    def regex(self, node: yaml.Node) -> str:
-        pattern = self.text(node)
-        if len(pattern) > LONGEST_EXPRESSION:
-            raise self.bad(node, f"an expression may have {LONGEST_EXPRESSION} characters, this one has {len(pattern)}")
-        try:
-            expression(pattern)
-        except ValueError as error:
-            raise self.bad(node, f"is no regular expression of RE2: {error}") from None
-        return pattern
-
-    def range(self, node: yaml.Node) -> Range:
-        found = self.fields(node, "a range", {"at_least": self.number, "at_most": self.number})
-        span = Range(found.get("at_least"), found.get("at_most"))
-        if span.at_least is not None and span.at_most is not None and span.at_least > span.at_most:
-            raise self.bad(node, f"nothing is at least {span.at_least:g} and at most {span.at_most:g}")
-        return span
+            raise self.bad(node, "must be a mapping of options to values")
+        return {key.value: self.plain(value) for key, value in self.pairs(node)}
 
     # ---- rules ----
 
@@ -256,6 +148,8 @@ class _Reader:
                 "priority": self.priority,
                 "exact_token_ids": self.truth,
                 "recipe": self.recipe,
+                "rate": self.share,
+                "do": self.action,
             },
         )
         if "name" not in fields:
@@ -263,14 +157,55 @@ class _Reader:
         if fields["name"] == DEFAULT_RULE or fields["name"] in self._names:
             raise self.bad(node, f"there is another rule named {fields['name']!r}")
         self._names.add(fields["name"])
-        return dataclasses.replace(self._otherwise, **{"when": When(), **fields})
+        return self._whole_rule(node, {"when": When(), **fields})
+
+    def _whole_rule(self, node: yaml.Node, fields: dict[str, Any]) -> Rule:
+        """Of one kind or the other: what samples can't act, what acts does not sample."""
+        action = fields.pop("do", None)
+        if action is None and any(key.value == "do" for key, _ in getattr(node, "value", ())):
+            raise Bad  # what is wrong with it is noted
+        if action is None:
+            if fields["when"].flag or "rate" in fields:
+                raise self.bad(node, "`flag` and `rate` are for rules that act: say what, with `do`")
+            return dataclasses.replace(self._otherwise, **fields)
+        strange = [name for name in ("capture", "explain", "exact_token_ids") if name in fields]
+        if strange:
+            raise self.bad(node, f"a rule that acts does not sample: {strange[0]!r} belongs into a rule without `do`")
+        acting = {"capture": 0.0, "explain": 0.0, "priority": PRIORITIES["flagged"], "action": action, **fields}
+        return dataclasses.replace(self._otherwise, **acting)
+
+    def action(self, node: yaml.Node) -> Action:
+        known: dict[str, Callable[[yaml.Node], Any]] = {
+            "explain": self.truth,
+            "review": self.text,
+            "keep_days": partial(self.count, least=1),
+            "webhook": self.url,
+        }
+        before = len(self.problems)
+        fields = self.fields(node, "do", known)
+        if len(self.problems) > before:
+            raise Bad
+        if "review" in fields:
+            fields["queue"] = fields.pop("review")
+        if fields.get("keep_days", 1) > LONGEST_KEPT_DAYS:
+            raise self.bad(node, f"keep_days is at most {LONGEST_KEPT_DAYS}")
+        action = Action(**fields)
+        if action == Action():
+            raise self.bad(node, f"there is nothing to do; there is {listed(known)}")
+        return action
+
+    def url(self, node: yaml.Node) -> str:
+        url = self.text(node)
+        if not _is_url(url):
+            raise self.bad(node, "must be an address that begins with http:// or https://, without a user's name")
+        return url
 
     def priority(self, node: yaml.Node) -> int:
         kind, value = self.scalar(node, "a priority")
         if value in PRIORITIES:
             return PRIORITIES[value]
         if kind != "int":
-            raise self.bad(node, f"must be {_listed(PRIORITIES)} or a whole number from 1 (most urgent), not {value!r}")
+            raise self.bad(node, f"must be {listed(PRIORITIES)} or a whole number from 1 (most urgent), not {value!r}")
         return self.count(node, 1)
 
     def when(self, node: yaml.Node) -> When:
@@ -292,6 +227,7 @@ class _Reader:
                     "output_chars": self.range,
                     "finish_reason": self.globs,
                     "mean_logprob": self.range,
+                    "flag": self.globs,
                 },
             )
         )
@@ -303,8 +239,14 @@ class _Reader:
         globs = self.globs(node)
         for glob in globs:
             if "*" not in glob and glob not in KINDS:
-                raise self.bad(node, f"{glob!r} is not captured, so no rule can choose it; there is {_listed(KINDS)}")
+                raise self.bad(node, f"{glob!r} is not captured, so no rule can choose it; there is {listed(KINDS)}")
         return globs
+
+    def target(self, node: yaml.Node) -> str:
+        try:
+            return str(read_aim(self.text(node)))
+        except ValueError as error:
+            raise self.bad(node, str(error)) from None
 
     def recipe(self, node: yaml.Node) -> Recipe:
         names = {field.name for field in dataclasses.fields(Recipe)}
@@ -312,6 +254,7 @@ class _Reader:
         for name, least in _RECIPE_COUNTS.items():
             known[name] = partial(self.count, least=least)
         known["target_r2"] = self.share
+        known["target"] = self.target
         recipe = dataclasses.replace(self._otherwise.recipe, **self.fields(node, "a recipe", known))
         try:
             self._check(recipe)
@@ -320,5 +263,12 @@ class _Reader:
         return recipe
 
 
-def _listed(names: Mapping[str, Any]) -> str:
-    return ", ".join(names)
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return (
+        is_right and not (parts.username or parts.password or parts.fragment) and url.isprintable() and " " not in url
+    )

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.facts.rules import Globs, Range, Rule, RuleBook, When
+from spex_proxy.facts.rules import Action, Globs, Range, Rule, RuleBook, When
 from spex_proxy.flows.rules.match import knows_head_only
 
 
@@ -19,13 +19,16 @@ def tell(book: RuleBook) -> Iterator[str]:
 
 def never_reached(book: RuleBook) -> tuple[str, ...]:
     """Names of rules behind one that fits every request."""
-    everything = next(n for n, rule in enumerate(book.rules) if rule.when == When())
-    return tuple(rule.name for rule in book.rules[everything + 1 : -1])
+    everything = next(n for n, rule in enumerate(book.sampling) if rule.when == When())
+    return tuple(rule.name for rule in book.sampling[everything + 1 : -1])
 
 
 def _lines(rule: Rule, base: Recipe) -> Iterator[str]:
     conditions = list(_conditions(rule.when))
     yield "fits " + ("every exchange" if not conditions else " and ".join(conditions))
+    if rule.action is not None:
+        yield from _acts(rule, rule.action)
+        return
     yield f"captures {rule.capture:.4g} of them" + _watched(rule)
     caps = [
         f"{most} a {unit}" for unit, most in (("minute", rule.per_minute), ("day", rule.per_day)) if most is not None
@@ -41,6 +44,20 @@ def _lines(rule: Rule, base: Recipe) -> Iterator[str]:
         yield "recipe: " + ", ".join(f"{name} {value}" for name, value in changes.items())
 
 
+def _acts(rule: Rule, action: Action) -> Iterator[str]:
+    does = {
+        "explains it": action.explain,
+        f"puts it into the queue {action.queue}": action.queue is not None,
+        f"keeps it for {action.keep_days} days": action.keep_days is not None,
+        f"tells {action.webhook}": action.webhook is not None,
+    }
+    yield (f"acts upon {rule.rate:.4g} of them: " if rule.rate < 1 else "") + ", ".join(
+        w for w, is_so in does.items() if is_so
+    )
+    if not rule.when.flag:
+        yield "once, when an exchange is stored"
+
+
 def _watched(rule: Rule) -> str:
     if rule.capture in (0.0, 1.0) or knows_head_only(rule.when):
         return ""
@@ -48,7 +65,7 @@ def _watched(rule: Rule) -> str:
 
 
 def _conditions(when: When) -> Iterator[str]:
-    for name in ("path", "project", "model", "user", "tool", "finish_reason"):
+    for name in ("path", "project", "model", "user", "tool", "finish_reason", "flag"):
         globs: Globs = getattr(when, name)
         if globs:
             yield f"{name.replace('_', ' ')} {_or(globs)}"

@@ -21,6 +21,7 @@ OTHER: dict[str, Any] = {
     "target_r2": 0.9,
     "replicates": 4,
     "max_scored_tokens": 64,
+    "target": "first_token",
     "plugins": {"segmenter:sentence": "spex-proxy 0.1.0"},
 }
 """For each field, something else than its default."""
