@@ -68,7 +68,7 @@ def measure(play: Play, method: str) -> report.Cell:
 
 
 def alarms(found: methods.Found, case: cases.Case) -> report.Cell:
-    """Where nothing was planted: the largest share of effect of any document, and of those that were not asked about."""
+    """Where nothing was planted: the largest share of effect of any document, and of those not asked about."""
     everyone = range(len(case.segments))
     largest = metrics.effect_share(found.effects, list(everyone))
     other = metrics.effect_share(found.effects, [at for at in everyone if at != case.asked_about])

@@ -1,6 +1,7 @@
 """Prompts of documents, some of which are not documents but instructions: what is asked, what is planted, and where.
 
-Everything follows from (condition, seed). Numbers are invented, so the model can answer from the documents only; the planted text never shares a word with the question.
+Everything follows from (condition, seed). Numbers are invented, so the model can answer from the documents only; the
+planted text never shares a word with the question's subject.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def make_case(condition: str, seed: int) -> Case:
     """Equal arguments give an equal case. Raises ValueError for a condition that is none of CONDITIONS."""
     if condition not in CONDITIONS:
         raise ValueError(f"there is no condition {condition!r}; there is {', '.join(CONDITIONS)}")
-    dice = random.Random(f"{condition} {seed}")  # noqa: S311 - reproducible, not secret
+    dice = random.Random(f"{condition} {seed}")
     topic, goal = dice.choice(sorted(TOPICS)), dice.choice(GOALS)
     question, fact = TOPICS[topic]
     parts = [part.format(goal=goal) for part in dice.choice(PARTS)]

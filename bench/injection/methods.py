@@ -4,7 +4,10 @@
     single text (STC)   v(only one) - v(none): each segment alone with the question
     contextcite         lasso on 64 uniform masks, of log-odds as in the paper (arXiv 2409.00729)
     kernelshap          its own design of pairs, efficient weighted least squares (arXiv 1705.07874)
-    ours                see OURS
+    ours, single effects    the engine's stack on KernelSHAP's masks; average effects of single segments
+    ours, removal       the same spectrum: for each K the K segments whose removal together lowers it most
+    ours                fewer masks first; then the removals that the fit names are asked, and the fit repeated, until it
+                        names none that was not measured; of measured removals the lowest
 
 A method answers for every K with a set of K segments (`Found.top`): those of one ranking, or the K whose removal
 together is found to lower the value most.
@@ -91,11 +94,19 @@ def rows_of(masks: Masks, values: Values) -> rows.Rows:
 
 
 def stacked(purse: Purse, seed: int) -> Spectrum:
+    """What the engine concludes of all that was asked."""
     return conclude(Recipe(seed=seed, replicates=1), rows_of(*purse.everything())).spectrum
 
 
 def ask_sizes(purse: Purse, seed: int, count: int) -> None:
+    """KernelSHAP's design: all sizes, so masks that keep hardly anything and nearly everything are among them."""
     purse(baselines.shapley_masks(purse.play.n_players, count, seed))
+
+
+def together(sets: removal.Sets, spectrum: Spectrum) -> Found:
+    """Sets as they are found; but the one to look at first is the strongest alone: of copies, none matters by itself."""
+    effects = indices.banzhaf_values(spectrum)
+    return Found({**sets, 1: (int(np.argmax(effects)),)}, tuple(map(float, effects)))
 
 
 def ours_single(purse: Purse, seed: int) -> Found:
@@ -106,8 +117,7 @@ def ours_single(purse: Purse, seed: int) -> Found:
 def ours_together(purse: Purse, seed: int) -> Found:
     ask_sizes(purse, seed, BUDGET)
     spectrum = stacked(purse, seed)
-    sets = removal.removal_sets(spectrum, range(1, MOST_K + 1))
-    return Found(sets, tuple(map(float, indices.banzhaf_values(spectrum))))
+    return together(removal.removal_sets(spectrum, range(1, MOST_K + 1)), spectrum)
 
 
 def ours(purse: Purse, seed: int) -> Found:
@@ -118,8 +128,7 @@ def ours(purse: Purse, seed: int) -> Found:
         masks, values = purse.everything()
         asked = removal.claims(sets, masks)[: BUDGET - len(masks)]
         if not len(asked):
-            best = removal.measured_best(masks, values, sets)
-            return Found(best, tuple(map(float, indices.banzhaf_values(spectrum))))
+            return together(removal.measured_best(masks, values, sets), spectrum)
         purse(asked)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -137,7 +138,7 @@ class Model:
 
 
 def prompt_of(rendered: dict[str, Any], segments: Sequence[str]) -> Prompt:
-    """Cut a rendered prompt at its segments, which are lines: a token belongs to the line that holds its last character.
+    """Cut a rendered prompt at its segments, lines of it: a token belongs to the line of its last character.
 
     Raises ValueError for a segment that the prompt does not hold.
     """
@@ -152,5 +153,5 @@ def prompt_of(rendered: dict[str, Any], segments: Sequence[str]) -> Prompt:
         edges.append(cursor)
     ends = np.asarray([end for _, end in offsets])
     cuts = [int(np.searchsorted(ends, edge, side="right")) for edge in edges]
-    inside = [tuple(ids[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+    inside = [tuple(ids[a:b]) for a, b in pairwise(cuts)]
     return Prompt(tuple(ids[: cuts[0]]), tuple(inside), tuple(ids[cuts[-1] :]))
