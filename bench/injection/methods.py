@@ -6,8 +6,8 @@
     kernelshap          its own design of pairs, efficient weighted least squares (arXiv 1705.07874)
     ours, single effects    the engine's stack on KernelSHAP's masks; average effects of single segments
     ours, removal       the same spectrum: for each K the K segments whose removal together lowers it most
-    ours                fewer masks first; then the removals that the fit names are asked, and the fit repeated, until it
-                        names none that was not measured; of measured removals the lowest
+    ours                fewer masks first; then the removals that the fit names are asked, and the fit repeated, until
+                        it names none that was not measured; of measured removals the lowest
 
 A method answers for every K with a set of K segments (`Found.top`): those of one ranking, or the K whose removal
 together is found to lower the value most.
@@ -104,7 +104,7 @@ def ask_sizes(purse: Purse, seed: int, count: int) -> None:
 
 
 def together(sets: removal.Sets, spectrum: Spectrum) -> Found:
-    """Sets as they are found; but the one to look at first is the strongest alone: of copies, none matters by itself."""
+    """Sets as they are found; but the first to look at has the strongest effect: of copies, none matters alone."""
     effects = indices.banzhaf_values(spectrum)
     return Found({**sets, 1: (int(np.argmax(effects)),)}, tuple(map(float, effects)))
 

@@ -105,6 +105,7 @@ def test_single_texts_see_copies_and_not_cooperation() -> None:
     assert max(methods.single_text(split, 0).effects) < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("condition", "needed"), [("1 copy", 1), ("3 copies", 1), ("split", 2)])
 def test_ours_sees_both_and_keeps_to_its_budget(condition: str, needed: int) -> None:
     given = purse(condition, needed)
