@@ -24,6 +24,9 @@ COLUMNS = {
 ASKED = ("3 copies", "5 copies", cases.SPLIT)
 """Where ours must be at or above every baseline in recall at true K."""
 
+ENOUGH = 10
+"""Fewer cases than this give no interval, and no verdict that counts."""
+
 
 def names(cells: Sequence[Cell], column: str) -> list[str]:
     return list(dict.fromkeys(str(cell[column]) for cell in cells))
@@ -49,7 +52,7 @@ def attacks(cells: Sequence[Cell]) -> str:
             mine = some(here, method=method)
             low, high = metrics.interval([cell["recall"] for cell in mine])
             figures = [f"{mean(mine, column):.2f}" for column in COLUMNS if column not in ("masks", "seconds")]
-            figures[0] += f" ({low:.2f}–{high:.2f})"
+            figures[0] += f" ({low:.2f}–{high:.2f})" if len(mine) >= ENOUGH else ""
             rows.append([method, *figures, f"{mean(mine, 'masks'):.0f}", f"{mean(mine, 'seconds'):.1f}"])
         count = len(names(here, "case"))
         parts.append(f"**{condition}**, {count} cases\n\n{markdown(['method', *COLUMNS.values()], rows)}")
@@ -84,5 +87,7 @@ def verdicts(cells: Sequence[Cell], ours: str, baselines: Sequence[str]) -> list
             continue
         best = max(baselines, key=lambda name: figures[name])
         met = "met" if figures[ours] >= figures[best] - 1e-9 else f"missed by {figures[best] - figures[ours]:.2f}"
-        lines.append(f"{condition}: {ours} {figures[ours]:.2f}, best baseline {best} {figures[best]:.2f}: {met}")
+        count = len(names(here, "case"))
+        few = f" ({count} cases: too few to tell)" if count < ENOUGH else f" ({count} cases)"
+        lines.append(f"{condition}: {ours} {figures[ours]:.2f}, best baseline {best} {figures[best]:.2f}: {met}{few}")
     return lines

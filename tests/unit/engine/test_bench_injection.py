@@ -145,10 +145,13 @@ def test_memory_answers_without_a_model_and_says_when_it_cannot(tmp_path: Path) 
     assert Model(None, Memory(path)).generate([(1, 2)], 4) == [((7,), "x")]
 
 
-def test_the_verdict_names_the_best_baseline() -> None:
+@pytest.mark.parametrize(("count", "said"), [(1, "1 cases: too few to tell"), (10, "10 cases")])
+def test_the_verdict_names_the_best_baseline_and_how_much_it_is_worth(count: int, said: str) -> None:
     cells = [
-        {"case": "split/0", "condition": "split", "method": method, "recall": figure}
+        {"case": f"split/{seed}", "condition": "split", "method": method, "recall": figure}
         for method, figure in (("ours", 0.5), ("a", 0.5), ("b", 1.0))
+        for seed in range(count)
     ]
-    assert report.verdicts(cells, "ours", ["a"]) == ["split: ours 0.50, best baseline a 0.50: met"]
-    assert report.verdicts(cells, "ours", ["a", "b"]) == ["split: ours 0.50, best baseline b 1.00: missed by 0.50"]
+    assert report.verdicts(cells, "ours", ["a"]) == [f"split: ours 0.50, best baseline a 0.50: met ({said})"]
+    (missed,) = report.verdicts(cells, "ours", ["a", "b"])
+    assert missed == f"split: ours 0.50, best baseline b 1.00: missed by 0.50 ({said})"
