@@ -70,12 +70,11 @@ class Memory:
         self.path = path
         lines = path.read_text().splitlines() if path.exists() else []
         self.known: dict[str, Any] = dict(json.loads(line) for line in lines if line.endswith("]"))
-        self.file = path.open("a")
 
     def keep(self, key: str, answer: Any) -> None:
         self.known[key] = answer
-        self.file.write(json.dumps([key, answer]) + "\n")
-        self.file.flush()
+        with self.path.open("a") as file:
+            file.write(json.dumps([key, answer]) + "\n")
 
 
 def key_of(*what: object) -> str:
