@@ -34,6 +34,21 @@ def removal_sets(
     }
 
 
+def decisive_sets(spectrum: Spectrum, sizes: Sequence[int], *, time_limit: float = TIME_LIMIT) -> Sets:
+    """For each size, the set S with the largest v(only S) - v(all but S): what it does alone, and what is gone with it.
+
+    Removal alone can't tell which two of two cooperating players and a bystander: one of the two is enough to
+    remove. Alone, only both do anything. v(S) - v(N - S) = 2 sum F(T) chi_T(S) over odd |T|: complementing all of a
+    mask turns the sign of odd terms only. Raises ValueError for a size outside 0..n.
+    """
+    is_odd = spectrum.orders() % 2 == 1
+    is_odd[0] = True  # the constant's place; it is 0 here
+    halves = 2.0 * spectrum.coefficients[is_odd]
+    halves[0] = 0.0
+    odd = Spectrum(spectrum.n_players, spectrum.supports[is_odd], halves)
+    return {size: extremes.subset(odd, size, time_limit=time_limit).kept for size in sizes}
+
+
 def claims(sets: Sets, masks: Masks) -> Masks:
     """The removals (c, n) that sets name and no mask (m, n) has asked yet, smallest first."""
     n = masks.shape[1]

@@ -31,6 +31,26 @@ def test_raising_is_the_mirror_of_lowering() -> None:
         removal.removal_sets(spectrum, [6])
 
 
+def test_decisive_sets_hold_what_cooperates_and_what_is_copied() -> None:
+    """Of two that only work together one is enough to remove, and a bystander's little effect wins the other place."""
+    together = game(6, lambda kept: 10.0 * ({2, 5} <= kept) + (0 in kept))
+    assert removal.removal_sets(together, [2])[2] in {(0, 2), (0, 5)}
+    assert removal.decisive_sets(together, [2])[2] == (2, 5)
+    copies = game(6, lambda kept: 10.0 * bool(kept & {1, 3, 4}) + (0 in kept))
+    assert removal.decisive_sets(copies, [3])[3] == (1, 3, 4)
+
+
+def test_decisive_sets_are_what_they_say_by_looking_at_all() -> None:
+    values = np.random.default_rng(4).normal(size=64)
+    masks = walsh.all_masks(6)
+    spectrum = walsh.exact_transform(values)
+    found = removal.decisive_sets(spectrum, [3])[3]
+    gains = {
+        tuple(np.flatnonzero(mask)): values[at] - values[63 - at] for at, mask in enumerate(masks) if mask.sum() == 3
+    }
+    assert found == max(gains, key=lambda each: gains[each])
+
+
 def test_only_what_was_not_asked_is_claimed() -> None:
     masks = np.ones((2, 4), dtype=np.bool_)
     masks[1, 2] = False
