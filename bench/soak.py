@@ -38,6 +38,8 @@ from spex_proxy.store.tables import exchanges
 CHUNKS = 32
 PAUSE_S = 0.02
 GROWTH_MB = 30.0
+START_S = 180.0
+"""For the relay to be up: imports take a minute on a machine that is busy otherwise."""
 WARM_S = 20.0
 """The allocator and the pools take what they need; after that memory has to stay."""
 
@@ -165,7 +167,7 @@ class Relay:
         )
         self._started = time.monotonic()
         self.rss = []
-        wait_for(lambda: get(self.admin, "/healthz"))
+        wait_for(lambda: get(self.admin, "/healthz"), START_S)
 
     def kill(self) -> None:
         self._process.kill()
