@@ -114,8 +114,9 @@ class Sampler:
         wish = self.wish(head)
         if wish:
             return Capture(1.0, wish, seen.exact_token_ids)
-        if draw(self.secret, head.id, "capture") < seen.capture:
-            return Capture(seen.capture, wish, seen.exact_token_ids)
+        rate = seen.capture
+        if rate > 0 and (rate >= 1 or draw(self.secret, head.id, "capture") < rate):
+            return Capture(rate, wish, seen.exact_token_ids)
         return None
 
     def wish(self, head: RequestHead) -> bool | None:

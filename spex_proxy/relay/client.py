@@ -186,8 +186,9 @@ class Client(asyncio.Protocol):
             self._reads, self._chunks = Reads.CHUNKS, Chunks()
         else:
             self._reads = Reads.BODY if request.length else Reads.NOTHING_YET
-        exchange.begin()
-        return data[end + 4 :]
+        rest = data[end + 4 :]
+        exchange.begin(follows=bool(rest) and self._reads is Reads.BODY)
+        return rest
 
     def _wait_for_more(self, begun: bytes, scanned: int) -> None:
         """A head has begun; it may take its time, but neither grow without bound nor be wrong already."""

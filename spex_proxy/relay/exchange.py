@@ -30,8 +30,9 @@ class Exchange:
     """Begins when the request's head is complete."""
 
     __slots__ = (
-        "_beside", "_held", "_house", "_is_over", "_is_retried", "_keeps_client", "_outcome", "_response", "_rewritten",
-        "_waiting", "_waiting_size", "_wraps", "body_complete", "client", "request", "upstream", "wants_payloads",
+        "_beside", "_follows", "_head_down", "_head_up", "_held", "_house", "_is_over", "_is_retried", "_keeps_client",
+        "_outcome", "_response", "_rewritten", "_waiting", "_waiting_size", "_wraps", "body_complete", "client",
+        "request", "upstream", "wants_payloads",
     )  # fmt: skip
 
     def __init__(self, house: House, client: Caller, request: Request) -> None:
@@ -42,7 +43,11 @@ class Exchange:
         self.body_complete = not request.length
         """Whether the client has sent all of its request."""
         self._response: Response | None = None
-        """Once its head has gone to the client."""
+        """Once its head has gone to the client, or is about to."""
+        self._head_up = self._head_down = b""
+        """A head whose body begins in the same read: both leave in one write. The event loop makes a system call
+        of each write, and that is the largest part of what a small exchange costs."""
+        self._follows = False
         self._waiting: list[bytes] = []
         self._waiting_size = 0
         self._wraps = False
@@ -57,7 +62,9 @@ class Exchange:
         """None nearly always: bytes pass as they are."""
         self.wants_payloads = not request.minor
 
-    def begin(self) -> None:
+    def begin(self, *, follows: bool = False) -> None:
+        """`follows`: `send_body` is called next, with what came behind the head."""
+        self._follows = follows
         request = self.request
         # Joined to a path before it, `*` or `host:port` would become another target.
         if not request.target.startswith(b"/"):
@@ -97,9 +104,10 @@ class Exchange:
             head = rewritten.head(head)
             if rewritten.is_passing:
                 self._rewritten = None
-        upstream.write(head)
-        for piece in self._waiting:
-            upstream.write(piece)
+        if self._follows and not self._waiting:
+            self._head_up = head
+        else:
+            upstream.write(b"".join([head, *self._waiting]))
         if self._waiting_size > _MOST_WAITING:
             self.client.pause_upload(False)
         self._waiting.clear()
@@ -113,13 +121,14 @@ class Exchange:
 
     def send_body(self, wire: bytes, payload: bytes) -> None:
         """A piece of the request's body: framed for the upstream, and what is in it."""
-        rewritten = self._rewritten
+        rewritten, self._follows = self._rewritten, False
         if rewritten is not None and not rewritten.is_ready:
             is_ready = rewritten.gather(wire, payload, is_last=self.body_complete)
             if is_ready and self.upstream is not None:
                 self._send_up(self.upstream)
         elif self.upstream is not None:
-            self.upstream.write(wire)
+            head, self._head_up = self._head_up, b""
+            self.upstream.write(head + wire if head else wire)
         else:
             self._waiting.append(wire)
             was, self._waiting_size = self._waiting_size, self._waiting_size + len(wire)
@@ -138,9 +147,11 @@ class Exchange:
         if response.status != 100 and self.request.minor:
             self.client.write(b"HTTP/1.1 %d%b%b\r\n\r\n" % (response.status, response.reason, response.passing))
 
-    def answer_started(self, response: Response) -> None:
+    def answer_started(self, response: Response, *, follows: bool) -> None:
         if self._rewritten is None or self._rewritten.begins(response):
             self._write_head(response)
+            if not follows or self._rewritten is not None or self._held is not None or not self.request.minor:
+                self._write_down(b"")
         if self._beside is not None:
             self._beside.response_start(response.status, pairs(response.block))
 
@@ -161,7 +172,12 @@ class Exchange:
             framing += b"\r\nConnection: keep-alive"
         if self._beside is not None:
             framing += b"\r\nx-spex-request-id: " + self._beside.request_id.encode("ascii")
-        self.client.write(b"HTTP/1.1 %d%b%b%b\r\n\r\n" % (response.status, response.reason, response.passing, framing))
+        self._head_down = b"HTTP/1.1 %d%b%b%b\r\n\r\n" % (response.status, response.reason, response.passing, framing)
+
+    def _write_down(self, data: bytes) -> None:
+        """To the client, behind the answer's head if that still waits."""
+        head, self._head_down = self._head_down, b""
+        self.client.write(head + data if head else data)
 
     def answer_ending(self) -> None:
         if self._held is not None:
@@ -175,7 +191,7 @@ class Exchange:
     def answer_plain(self, data: bytes) -> None:
         self._hold_end(data)
         if self._rewritten is None:
-            self.client.write(data)
+            self._write_down(data)
         else:
             self._write_rewritten(*self._rewritten.feed(data))
         if self._beside is not None:
@@ -198,7 +214,7 @@ class Exchange:
             for payload in payloads or ():
                 self._write_rewritten(*self._rewritten.feed(payload))
         elif self.request.minor:
-            self.client.write(raw)
+            self._write_down(raw)
         elif payloads:
             self.client.write(b"".join(payloads))
         if self._beside is not None and payloads:
@@ -208,11 +224,12 @@ class Exchange:
     def _write_rewritten(self, head: Response | None, data: bytes) -> None:
         if head is not None:
             self._write_head(head)
+            self._write_down(b"")
         if data:
             self._write_framed(data)
 
     def _write_framed(self, data: bytes) -> None:
-        self.client.write(b"%x\r\n%b\r\n" % (len(data), data) if self._wraps else data)
+        self._write_down(b"%x\r\n%b\r\n" % (len(data), data) if self._wraps else data)
 
     def answer_ended(self, *, reusable: bool) -> None:
         upstream, self.upstream = self.upstream, None
@@ -302,6 +319,8 @@ class Exchange:
         if self._is_over:
             return
         if self._response is not None:
+            if self._head_down:
+                self._write_down(b"")
             self.client.break_off(framed=self._wraps or self._response.length != TO_THE_END)
             self._over("upstream_broken", "upstream_broken", keeps=False)
             return
@@ -323,6 +342,7 @@ class Exchange:
             return
         self._is_over = True
         self._waiting.clear()
+        self._head_up = b""
         self._house.counters.add("relayed_requests", outcome)
         is_kept_first = self._beside is not None and self._beside.finish(ending, self._held)
         if self._held is not None and not is_kept_first:

@@ -27,8 +27,8 @@ class Served(Protocol):
     def interim(self, response: Response) -> None:
         """A 1xx other than 101."""
 
-    def answer_started(self, response: Response) -> None:
-        """The head of the answer."""
+    def answer_started(self, response: Response, *, follows: bool) -> None:
+        """The head of the answer. `follows`: a piece of its body comes with it, and is told next."""
 
     def answer_ending(self) -> None:
         """The bytes that follow are the last of a body that says where it ends."""
@@ -195,7 +195,7 @@ class Upstream(asyncio.Protocol):
         self._response = response
         self._left = response.length
         self._chunks = Chunks() if response.length == CHUNKED else None
-        exchange.answer_started(response)
+        exchange.answer_started(response, follows=bool(data) and response.length != 0)
         if data or not response.length:
             self._read_body(data, response, exchange)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -12,7 +14,7 @@ from spex_proxy.facts.errors import NotFound
 from spex_proxy.facts.exchange import Exchange, TokenizedExchange, TraceRef
 from spex_proxy.store import codec
 from spex_proxy.store.columns import DEFAULT_PROJECT, utc_now
-from spex_proxy.store.rows import get_or_create_project, insert_new
+from spex_proxy.store.rows import get_or_create_project, insert_all_new, insert_new
 from spex_proxy.store.tables import contents, exchanges
 
 Part = Literal["exchange", "tokens"]
@@ -37,51 +39,66 @@ _METADATA = (
 """Fields of Exchange that are columns of the same name; all others are content."""
 
 
-def save_captured(
-    conn: sa.Connection,
-    exchange: Exchange,
-    *,
-    trace: TraceRef | None,
-    traceparent: str | None,
-    tracestate: str | None,
-    explain: bool,
-    why: str,
-    explain_probability: float,
-    rule: str | None = None,
-    rules_digest: str | None = None,
-) -> bool:
-    """Keep an exchange and its content, under a fresh salt.
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An exchange to keep, and what is decided about it."""
 
-    `trace` is our request span; `traceparent` and `tracestate` are the caller's headers; `rule`, of the
-    version `rules_digest`, decided about `explain`.
-    Returns False, changing nothing, if the id is known: whoever is unsure whether an earlier
-    attempt was committed may simply try again.
+    exchange: Exchange
+    trace: TraceRef | None
+    """Our request span."""
+    traceparent: str | None
+    """The caller's headers."""
+    tracestate: str | None
+    explain: bool
+    why: str
+    explain_probability: float
+    rule: str | None = None
+    """The rule, of the version `rules_digest`, that decided about `explain`."""
+    rules_digest: str | None = None
+
+
+def save_captured(conn: sa.Connection, batch: Sequence[Kept]) -> set[str]:
+    """Keep exchanges and their contents, each under a fresh salt; returns the ids of those that were new.
+
+    Nothing changes for an id that is known: whoever is unsure whether an earlier attempt was committed
+    may simply try again.
     """
-    get_or_create_project(conn, exchange.project)
-    row = {name: getattr(exchange, name) for name in _METADATA} | {
+    for project in {kept.exchange.project for kept in batch}:
+        get_or_create_project(conn, project)
+    new = insert_all_new(conn, exchanges, [_row(kept) for kept in batch], "id")
+    now = utc_now()
+    parts = [
+        {"project": e.project, "exchange_id": e.id, "part": "exchange", "blob": codec.encode_content(e)}
+        | {"salt": secrets.token_bytes(SALT_BYTES), "created_at": now}
+        for e in {kept.exchange.id: kept.exchange for kept in reversed(batch) if kept.exchange.id in new}.values()
+    ]
+    if parts:
+        conn.execute(sa.insert(contents), parts)
+    return new
+
+
+def _row(kept: Kept) -> dict[str, Any]:
+    exchange, trace = kept.exchange, kept.trace
+    return {name: getattr(exchange, name) for name in _METADATA} | {
         "n_messages": sum(text.kind == "text" and text.part in (None, 1) for text in exchange.messages),
         "trace_id": trace.trace_id if trace else None,
         "span_id": trace.span_id if trace else None,
         "trace_sampled": trace.is_sampled if trace else None,
-        "traceparent": traceparent,
-        "tracestate": tracestate,
-        "explain": explain,
-        "explain_why": why,
-        "explain_probability": explain_probability,
-        "rule": rule,
-        "rules_digest": rules_digest,
+        "traceparent": kept.traceparent,
+        "tracestate": kept.tracestate,
+        "explain": kept.explain,
+        "explain_why": kept.why,
+        "explain_probability": kept.explain_probability,
+        "rule": kept.rule,
+        "rules_digest": kept.rules_digest,
     }
-    if not insert_new(conn, exchanges, row):
-        return False
-    blob = codec.encode_content(exchange)
-    _save_part(conn, exchange.project, exchange.id, "exchange", blob, secrets.token_bytes(SALT_BYTES))
-    return True
 
 
-def is_known(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> bool:
-    """Whether an exchange of this id was saved."""
-    this = (exchanges.c.project == project, exchanges.c.id == exchange_id)
-    return conn.scalar(sa.select(exchanges.c.id).where(*this)) is not None
+def known_among(conn: sa.Connection, batch: Sequence[Exchange]) -> set[str]:
+    """Ids of those that were saved before."""
+    this = (exchanges.c.project.in_({e.project for e in batch}), exchanges.c.id.in_([e.id for e in batch]))
+    found = {(row.project, row.id) for row in conn.execute(sa.select(exchanges.c.project, exchanges.c.id).where(*this))}
+    return {e.id for e in batch if (e.project, e.id) in found}
 
 
 def load_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> Exchange:

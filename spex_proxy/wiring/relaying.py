@@ -56,7 +56,7 @@ class Saver:
             with self.engine().begin() as connection:
                 for book in books.values():
                     rules.save_book(connection, book, project=self._settings.project)
-                saved: Counter[str] = Counter(save_captured(connection, captured, self._recipe) for captured in batch)
+                saved: Counter[str] = Counter(save_captured(connection, batch, self._recipe))
         except Exception as error:
             self.failed = f"the last exchanges could not be saved: {getattr(error, 'orig', None) or error}"
             raise

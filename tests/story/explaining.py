@@ -65,9 +65,8 @@ class Desk:
 
         def save(batch: Sequence[Captured]) -> None:
             with self.store.begin() as connection:
-                for captured in batch:
-                    save_captured(connection, captured, self.recipe)
-                    saved.append(captured.exchange.id)
+                save_captured(connection, batch, self.recipe)
+            saved.extend(captured.exchange.id for captured in batch)
 
         counters = Counters()
         intake = Intake(

@@ -20,7 +20,7 @@ from spex_proxy.facts.recipe import Recipe
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
 from spex_proxy.store import cases, explanations, games, outbox
-from spex_proxy.store.exchanges import erase_content, save_captured
+from spex_proxy.store.exchanges import Kept, erase_content, save_captured
 from spex_proxy.web.api import PREFIX
 from spex_proxy.web.app import make_app
 from spex_proxy.web.doors import Doors
@@ -89,10 +89,7 @@ def explain(conn: sa.Connection, make: Make, exchange_id: str, project: str = "d
 
 def traced(conn: sa.Connection, make: Make, trace: Any) -> str:
     exchange = make.exchange(received_at=LONG_AGO)
-    save_captured(
-        conn, exchange, trace=trace, traceparent=None, tracestate=None, explain=False, why="no",
-        explain_probability=0.0,
-    )  # fmt: skip
+    save_captured(conn, [Kept(exchange, trace, None, None, explain=False, why="no", explain_probability=0.0)])
     return exchange.id
 
 

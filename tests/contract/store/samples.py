@@ -25,7 +25,7 @@ from spex_proxy.facts.game import Game, Scorer
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.seals import seal
 from spex_proxy.facts.spectrum import Spectrum
-from spex_proxy.store.exchanges import save_captured
+from spex_proxy.store.exchanges import Kept, save_captured
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -139,8 +139,5 @@ class Make:
     def saved(self, conn: sa.Connection, **changes: Any) -> Exchange:
         """An exchange in the store, captured and chosen to be explained."""
         exchange = self.exchange(**changes)
-        save_captured(
-            conn, exchange, trace=None, traceparent=None, tracestate=None,
-            explain=True, why="drawn", explain_probability=0.5,
-        )  # fmt: skip
+        save_captured(conn, [Kept(exchange, None, None, None, explain=True, why="drawn", explain_probability=0.5)])
         return exchange

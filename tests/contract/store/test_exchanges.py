@@ -26,7 +26,7 @@ UNTRACED: dict[str, Any] = {"trace": None, "traceparent": None, "tracestate": No
 def test_an_exchange_survives(engine: sa.Engine, make: Make) -> None:
     exchange = make.exchange()
     with engine.begin() as conn:
-        assert exchanges.save_captured(conn, exchange, trace=TRACE, traceparent="00-caller", tracestate="a=b", **CHOICE)
+        assert exchanges.save_captured(conn, [exchanges.Kept(exchange, TRACE, "00-caller", "a=b", **CHOICE)])
     with reading(engine) as conn:
         assert exchanges.load_exchange(conn, exchange.id) == exchange
         assert exchanges.load_trace(conn, exchange.id) == TRACE
@@ -42,7 +42,7 @@ def test_an_exchange_of_missing_things_survives(engine: sa.Engine, make: Make) -
         prompt_ids=None, output_ids=(), messages=(), request={}, output_text="",
     )  # fmt: skip
     with engine.begin() as conn:
-        exchanges.save_captured(conn, exchange, **UNTRACED, **CHOICE)
+        exchanges.save_captured(conn, [exchanges.Kept(exchange, **UNTRACED, **CHOICE)])
         assert exchanges.load_exchange(conn, exchange.id) == exchange
         assert exchanges.load_trace(conn, exchange.id) is None
 
@@ -50,13 +50,27 @@ def test_an_exchange_of_missing_things_survives(engine: sa.Engine, make: Make) -
 def test_saving_again_changes_nothing(engine: sa.Engine, make: Make) -> None:
     exchange = make.exchange()
     with engine.begin() as conn:
-        assert exchanges.save_captured(conn, exchange, **UNTRACED, **CHOICE)
+        assert exchanges.save_captured(conn, [exchanges.Kept(exchange, **UNTRACED, **CHOICE)])
         salt = exchanges.load_salt(conn, exchange.id)
     with engine.begin() as conn:
         again = make.exchange(id=exchange.id, output_text="other")
-        assert not exchanges.save_captured(conn, again, **UNTRACED, **CHOICE)
+        assert not exchanges.save_captured(conn, [exchanges.Kept(again, **UNTRACED, **CHOICE)])
         assert exchanges.load_exchange(conn, exchange.id) == exchange
         assert exchanges.load_salt(conn, exchange.id) == salt
+
+
+def test_a_batch_keeps_what_is_new_and_the_first_of_equal_ids(engine: sa.Engine, make: Make) -> None:
+    known, one, other = make.exchange(), make.exchange(), make.exchange(project="elsewhere")
+    twin = make.exchange(id=one.id, output_text="other")
+    with engine.begin() as conn:
+        assert exchanges.save_captured(conn, []) == set()
+        assert exchanges.save_captured(conn, [exchanges.Kept(known, **UNTRACED, **CHOICE)]) == {known.id}
+        assert exchanges.known_among(conn, [known, one, other]) == {known.id}
+        batch = [exchanges.Kept(each, **UNTRACED, **CHOICE) for each in (one, known, other, twin)]
+        assert exchanges.save_captured(conn, batch) == {one.id, other.id}
+    with reading(engine) as conn:
+        for each in (known, one, other):
+            assert exchanges.load_exchange(conn, each.id, project=each.project) == each
 
 
 def test_every_exchange_has_a_salt_of_its_own(engine: sa.Engine, make: Make) -> None:
@@ -173,7 +187,7 @@ def test_content_of_a_newer_version_is_refused_by_name(engine: sa.Engine, make: 
 def test_any_id_finds_it(engine: sa.Engine, make: Make) -> None:
     exchange = make.exchange()
     with engine.begin() as conn:
-        exchanges.save_captured(conn, exchange, trace=TRACE, traceparent=None, tracestate=None, **CHOICE)
+        exchanges.save_captured(conn, [exchanges.Kept(exchange, TRACE, None, None, **CHOICE)])
         older = make.explanation(exchange.id, (), trace_id=None)
         newer = make.explanation(exchange.id, (), created_at=older.created_at + timedelta(seconds=1))
         explanations.save_explanation(conn, older)
@@ -223,7 +237,7 @@ def test_an_ambiguous_id_names_the_candidates(engine: sa.Engine, make: Make) -> 
     with engine.begin() as conn:
         kept = [make.exchange() for _ in range(7)]
         for exchange in kept:
-            exchanges.save_captured(conn, exchange, trace=TRACE, traceparent=None, tracestate=None, **CHOICE)
+            exchanges.save_captured(conn, [exchanges.Kept(exchange, TRACE, None, None, **CHOICE)])
         for text in (TRACE.trace_id, TRACE.trace_id[:10], "chatcmpl-"):
             with pytest.raises(NotFound, match=r"more than one thing: exchange .*, \.\.\.\. Use one") as caught:
                 lookup.find(conn, text)

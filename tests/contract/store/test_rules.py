@@ -84,7 +84,7 @@ def captured(exchange: Exchange, rule: Rule | None = RULE, why: str = "sampled")
 
 def save(engine: sa.Engine, *batch: Captured) -> list[Saved]:
     with engine.begin() as conn:
-        return [save_captured(conn, one, Recipe(budget=16)) for one in batch]
+        return save_captured(conn, batch, Recipe(budget=16))
 
 
 def test_a_rule_gives_its_jobs_recipe_and_priority_until_its_cap(engine: sa.Engine, make: Make) -> None:
@@ -113,7 +113,7 @@ def test_what_a_caller_asks_for_needs_no_room_and_what_rolls_back_takes_none(eng
     assert save(engine, captured(make.exchange(), None)) == ["explain"]
     one = replace(make.exchange(), received_at=AT)
     with engine.connect() as conn:
-        save_captured(conn, captured(one), Recipe())
+        save_captured(conn, [captured(one)], Recipe())
         conn.rollback()
     with reading(engine) as conn:
         assert conn.execute(sa.select(rule_uses)).all() == []
