@@ -167,7 +167,11 @@ class Relay:
         )
         self._started = time.monotonic()
         self.rss = []
-        wait_for(lambda: get(self.admin, "/healthz"), START_S)
+        try:
+            wait_for(lambda: get(self.admin, "/healthz"), START_S)
+        except TimeoutError:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         self._process.kill()
@@ -244,6 +248,7 @@ def measure(minutes: float, rate: float, folder: Path) -> dict[str, Any]:
     upgrade(store)
     port = free_port()
     upstream = subprocess.Popen([sys.executable, "-m", "bench.soak", "--upstream", str(port)])
+    relay = None
     try:
         wait_for(lambda: get(port, "/live"))
         direct = Load(port)
@@ -256,6 +261,8 @@ def measure(minutes: float, rate: float, folder: Path) -> dict[str, Any]:
         code = relay.stop()
         live = int(get(port, "/live"))
     finally:
+        if relay is not None:
+            relay.kill()  # does nothing if it has stopped
         upstream.send_signal(signal.SIGTERM)
         upstream.wait(10)
     with store.connect() as connection:
