@@ -38,6 +38,8 @@ from spex_proxy.store.tables import exchanges
 CHUNKS = 32
 PAUSE_S = 0.02
 GROWTH_MB = 30.0
+START_S = 180.0
+"""For the relay to be up: imports take a minute on a machine that is busy otherwise."""
 WARM_S = 20.0
 """The allocator and the pools take what they need; after that memory has to stay."""
 
@@ -165,7 +167,11 @@ class Relay:
         )
         self._started = time.monotonic()
         self.rss = []
-        wait_for(lambda: get(self.admin, "/healthz"))
+        try:
+            wait_for(lambda: get(self.admin, "/healthz"), START_S)
+        except TimeoutError:
+            self.kill()
+            raise
 
     def kill(self) -> None:
         self._process.kill()
@@ -242,6 +248,7 @@ def measure(minutes: float, rate: float, folder: Path) -> dict[str, Any]:
     upgrade(store)
     port = free_port()
     upstream = subprocess.Popen([sys.executable, "-m", "bench.soak", "--upstream", str(port)])
+    relay = None
     try:
         wait_for(lambda: get(port, "/live"))
         direct = Load(port)
@@ -254,6 +261,8 @@ def measure(minutes: float, rate: float, folder: Path) -> dict[str, Any]:
         code = relay.stop()
         live = int(get(port, "/live"))
     finally:
+        if relay is not None:
+            relay.kill()  # does nothing if it has stopped
         upstream.send_signal(signal.SIGTERM)
         upstream.wait(10)
     with store.connect() as connection:
