@@ -36,8 +36,14 @@ class Answer:
 class RawClient:
     """One connection."""
 
-    def __init__(self, port: int, timeout_s: float = 10.0) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(self, port: int, timeout_s: float = 10.0, *, path: str | None = None) -> None:
+        """To a port of loopback, or to the unix socket at `path`."""
+        if path is None:
+            self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+        else:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(timeout_s)
+            self._socket.connect(path)
         self._held = b""
 
     def __enter__(self) -> Self:
@@ -60,6 +66,10 @@ class RawClient:
             return self._held + self._socket.recv(1 << 20, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
             return self._held
+
+    def stop_sending(self) -> None:
+        """Half of a close: answers may still come."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def leave(self) -> None:
         """Close at once, as a client that crashed or was cancelled does."""

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import uvloop
 
@@ -30,7 +31,12 @@ class Proxy:
     port: int
     counters: Counters
     budget: TapBudget
+    loop: asyncio.AbstractEventLoop
     outcomes: list[RawExchange | Skipped] = field(default_factory=list)
+
+    def tasks(self) -> int:
+        """Tasks of the relay's loop beside those that serve it; none may be left by a request."""
+        return len(asyncio.all_tasks(self.loop)) - 2
 
     def outcome(self) -> RawExchange | Skipped | None:
         return self.outcomes[-1] if self.outcomes else None
@@ -58,13 +64,15 @@ class Nobody:
 @contextmanager
 def relay(
     upstream_url: str,
-    *,
+    *more_upstreams: str,
     capture_rate: float = 1.0,
     limits: TapLimits | None = None,
     watcher: AnyWatcher | None = None,
     offer: Callable[[RawExchange | Skipped], bool] | None = None,
     counters: Counters | None = None,
     exact_token_ids: bool = False,
+    host: str = "127.0.0.1",
+    ca: Path | None = None,
 ) -> Iterator[Proxy]:
     counters = counters or Counters()
     budget = TapBudget(1 << 26)
@@ -76,12 +84,12 @@ def relay(
 
     rules = sampler(capture_rate, 0.0, exact_token_ids=exact_token_ids)
     own = Watcher(rules, limits or TapLimits(), budget, offer or record, counters.add)
-    house = House([upstream_url], watcher or own, counters, connect_timeout_s=2.0)
+    house = House([upstream_url, *more_upstreams], watcher or own, counters, connect_timeout_s=2.0, ca=ca)
     started: queue.Queue[tuple[int, asyncio.AbstractEventLoop, asyncio.Event]] = queue.Queue()
 
     async def main() -> None:
         stop, loop = asyncio.Event(), asyncio.get_running_loop()
-        await serve(house, "127.0.0.1", 0, stop=stop, ready=lambda port: started.put((port, loop, stop)), grace_s=1)
+        await serve(house, host, 0, stop=stop, ready=lambda port: started.put((port, loop, stop)), grace_s=1)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -91,7 +99,7 @@ def relay(
     thread.start()
     port, loop, stop = started.get(timeout=10)
     try:
-        yield Proxy(port, counters, budget, outcomes)
+        yield Proxy(port, counters, budget, loop, outcomes)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)

@@ -98,6 +98,12 @@ async def test_where_all_is_well_every_line_says_so(setup: Setup, server: Server
     assert (len(sent["prompt"]), len(sent["prompt"][0]), sent["priority"]) == (1, 3, 100)
 
 
+async def test_each_further_replica_is_looked_at(setup: Setup, server: Server) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    for urls, level in (((server.url,), "ok"), ((server.url, nobody), "broken")):
+        assert (await examine(_changed(setup, replicas=urls)))["replica"].level == level
+
+
 async def test_a_server_without_the_render_route(setup: Setup, server: Server) -> None:
     server.renders = False
     found = await examine(setup)

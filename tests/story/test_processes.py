@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -178,6 +179,54 @@ def test_a_disk_that_is_full_and_then_is_not(settings: Settings, store_path: Pat
     with closing(sqlite3.connect(store_path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert db.execute("SELECT count(*) FROM exchanges").fetchone() == (14 - lost,)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_locked_for_a_minute(settings: Settings, store_path: Path, tmp_path: Path) -> None:
+    """By a transaction of somebody else's: production is served all the while, and what it costs is counted."""
+    settings.more |= {"explain_rate": 0}
+    with running("serve", settings, tmp_path) as proxy, closing(sqlite3.connect(store_path)) as locking:
+        locking.execute("BEGIN IMMEDIATE")
+        until, asked = time.monotonic() + 60, 0
+        while time.monotonic() < until:
+            assert_served_as_if_we_were_not_there(proxy)
+            asked += 1
+            time.sleep(2)
+        assert proxy.metric("stored_exchanges_total") == 0
+        assert proxy.metric("faults_total", '{place="save"}') > 0
+        assert "could not be saved" in proxy.ready()["store"]
+        locking.rollback()
+        assert_served_as_if_we_were_not_there(proxy)
+        wait_until(lambda: proxy.metric("intake_queue_items") == 0, 60)
+        kept = proxy.metric("stored_exchanges_total")
+        assert kept >= 1
+        assert kept + proxy.metric("dropped_exchanges_total") == asked + 1
+        assert proxy.ready()["store"] == "ok"
+        assert proxy.metric("relayed_requests_total") == asked + 1
+        assert proxy.stop() == 0
+    with closing(sqlite3.connect(store_path)) as db:
+        assert db.execute("SELECT count(*) FROM exchanges").fetchone() == (kept,)
+
+
+def test_a_rules_file_with_an_error_is_saved_while_running(settings: Settings, tmp_path: Path) -> None:
+    """The old rules hold, and it is said loudly: in the log with its line, in /readyz and as a gauge."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules:\n  - name: none\n    capture: 0\n")
+    settings.more |= {"rules": rules}
+    with running("serve", settings, tmp_path) as proxy:
+        assert proxy.ready()["rules"] == "ok"
+        rules.write_text("rules:\n  - name: all\n    capture: 1\n  - name: other\n    capture: many\n")
+        wait_until(lambda: proxy.metric("rules_loaded_total", '{result="refused"}') == 1, 30)
+        assert "x-spex-request-id" not in say(settings.relay_url).headers
+        assert "line 5" in proxy.ready()["rules"]
+        assert proxy.ready()["store"] == "ok"
+        assert "the rules were not changed" in proxy.log
+        assert proxy.metric("rules_stale") == 1
+        rules.write_text("rules:\n  - name: all\n    capture: 1\n")
+        wait_until(lambda: proxy.metric("rules_loaded_total", '{result="accepted"}') == 1, 30)
+        assert "x-spex-request-id" in say(settings.relay_url).headers
+        assert proxy.metric("rules_stale") == 0
+        assert proxy.stop() == 0
 
 
 def test_reading_commands_make_no_store(settings: Settings, tmp_path: Path) -> None:

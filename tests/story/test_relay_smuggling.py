@@ -154,19 +154,16 @@ def proxy(request: pytest.FixtureRequest, upstream: Upstream) -> Iterator[Proxy]
 def refused(upstream: Upstream, proxy: Proxy, sent: bytes) -> int:
     """The status of the one answer that comes, and nothing but it."""
     upstream.answers(answer(b"{}"))
-    before = upstream.accepted
     with RawClient(proxy.port) as client:
         client.send(sent + SMUGGLED)
         got = client.read_answer()
         assert got.value(b"x-spex-error") is not None
-        if got.value(b"connection") == b"close":
+        if got.status == 501:  # no ambiguity, only a target that we do not relay: the next request is one of its own
+            assert client.read_answer().status == 200
+        else:
             with pytest.raises(EndOfStream):
                 client.read_exactly(1)
-    assert upstream.requests == [] or (
-        [seen.target for seen in upstream.requests] == [b"/smuggled"] and got.status == 501
-    )
-    if got.status == 400 and CHUNKED not in sent:
-        assert upstream.accepted == before
+    assert [seen.target for seen in upstream.requests] in ([], [b"/smuggled"] if got.status == 501 else [])
     return got.status
 
 

@@ -15,11 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from spex_proxy.store.tables import exchanges
-from tests.story.processes import Running, Settings, get, is_alive, running, wait_until
+from tests.story.processes import START_S, Running, Settings, get, is_alive, running, wait_until
 from tests.story.raw_client import RawClient, ask, chat_request, request
 from tests.story.upstream import LAST_CHUNK, Upstream, answer, chunk, eventually, stream_head
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 ASK = chat_request(b'{"model": "m", "messages": [{"role": "user", "content": "Hi"}]}')
 REPLY = answer(
@@ -39,6 +39,23 @@ def upstream() -> Iterator[Upstream]:
 
 def settings_for(upstream: Upstream, store_path: Path, **more: object) -> Settings:
     return Settings(upstream.url, f"sqlite:///{store_path}", more={"workers": 2, "explain_rate": 0} | more)
+
+
+@pytest.fixture(autouse=True)
+def connections() -> Iterator[None]:
+    """Closes those that a test has opened."""
+    yield
+    while _OPEN:
+        _OPEN.pop().leave()
+
+
+_OPEN: list[RawClient] = []
+
+
+def connected(parent: Running, count: int) -> list[RawClient]:
+    clients = [RawClient(parent.settings.port, timeout_s=60) for _ in range(count)]
+    _OPEN.extend(clients)
+    return clients
 
 
 def relays(parent: Running) -> set[int]:
@@ -86,8 +103,8 @@ def test_all_serve_one_port_and_their_numbers_are_one(
 ) -> None:
     upstream.answers(REPLY)
     with running("serve", settings_for(upstream, store_path), tmp_path) as parent:
-        wait_until(lambda: all_serve(parent), 60)
-        clients = [RawClient(parent.settings.port) for _ in range(40)]
+        wait_until(lambda: all_serve(parent), START_S)
+        clients = connected(parent, 40)
         shares = held_by(clients, relays(parent))
         assert all(len(share) > 0 for share in shares.values()), "one process took all connections"
         for client in clients:
@@ -98,8 +115,6 @@ def test_all_serve_one_port_and_their_numbers_are_one(
         assert came(parent) == went(parent) == 40
         assert parent.metric("relay_processes") == 2
         assert parent.ready()["counts"]["stored_exchanges"] == 40
-        for client in clients:
-            client.leave()
         children = relays(parent)
         assert parent.stop() == 0
         assert "Traceback" not in parent.log
@@ -114,9 +129,9 @@ def test_one_that_is_killed_is_started_again_and_the_others_notice_nothing(
     gate = upstream.gate()
     upstream.answers(stream_head(), chunk(EVENT), gate, chunk(LAST), LAST_CHUNK)
     with running("serve", settings_for(upstream, store_path), tmp_path) as parent:
-        wait_until(lambda: all_serve(parent), 60)
+        wait_until(lambda: all_serve(parent), START_S)
         before = relays(parent)
-        clients = [RawClient(parent.settings.port, timeout_s=60) for _ in range(40)]
+        clients = connected(parent, 40)
         for client in clients:
             client.send(ASK)
             client.read_head()
@@ -131,7 +146,7 @@ def test_one_that_is_killed_is_started_again_and_the_others_notice_nothing(
         gate.open()
         for client in lives[1]:
             assert client.read_chunk() == LAST
-        wait_until(lambda: all_serve(parent) and relays(parent) != before, 60)
+        wait_until(lambda: all_serve(parent) and relays(parent) != before, START_S)
         assert len(relays(parent) & before) == 1
         upstream.answers(REPLY)
         assert all(ask(parent.settings.port, ASK).status == 200 for _ in range(20))
@@ -149,14 +164,14 @@ def test_what_a_killed_one_had_on_disk_another_stores(
     upstream.answers(REPLY)
     durable = {"handoff": "durable", "spool": tmp_path / "spool", "handoff_wait_s": 30}
     with running("serve", settings_for(upstream, store_path, **durable), tmp_path) as parent:
-        wait_until(lambda: all_serve(parent), 60)
+        wait_until(lambda: all_serve(parent), START_S)
         with store.connect() as locking:
             locking.exec_driver_sql("BEGIN IMMEDIATE")
             answered = [ask(parent.settings.port, ASK) for _ in range(20)]
             assert all(one.is_whole for one in answered)
             wait_until(lambda: parent.metric("spool_items") == 20, 30)
             os.kill(next(iter(relays(parent))), signal.SIGKILL)
-            wait_until(lambda: parent.metric("relay_restarts_total") == 1 and all_serve(parent), 60)
+            wait_until(lambda: parent.metric("relay_restarts_total") == 1 and all_serve(parent), START_S)
             locking.rollback()
         wait_until(lambda: parent.metric("stored_exchanges_total") == 20, 60)
         assert parent.metric("left_exchanges_total") == parent.metric("replayed_exchanges_total") > 0
@@ -172,9 +187,9 @@ def test_sigterm_drains_all(upstream: Upstream, store: Engine, store_path: Path,
     gate = upstream.gate()
     upstream.answers(stream_head(), chunk(EVENT), gate, chunk(LAST), LAST_CHUNK)
     with running("serve", settings_for(upstream, store_path), tmp_path) as parent:
-        wait_until(lambda: all_serve(parent), 60)
+        wait_until(lambda: all_serve(parent), START_S)
         children = relays(parent)
-        clients = [RawClient(parent.settings.port, timeout_s=60) for _ in range(20)]
+        clients = connected(parent, 20)
         for client in clients:
             client.send(ASK)
             client.read_head()
@@ -193,7 +208,7 @@ def test_sigterm_drains_all(upstream: Upstream, store: Engine, store_path: Path,
 
 def test_without_their_parent_they_stop(upstream: Upstream, store_path: Path, tmp_path: Path) -> None:
     with running("serve", settings_for(upstream, store_path), tmp_path) as parent:
-        wait_until(lambda: all_serve(parent), 60)
+        wait_until(lambda: all_serve(parent), START_S)
         children = relays(parent)
         parent.kill()
         wait_until(lambda: not any(map(is_alive, children)), 60)
@@ -204,7 +219,7 @@ def test_a_rules_file_with_an_error_is_told_of_all(upstream: Upstream, store_pat
     rules.write_text("rules:\n  - name: all\n    capture: 1\n")
     upstream.answers(REPLY)
     with running("serve", settings_for(upstream, store_path, rules=rules), tmp_path) as parent:
-        wait_until(lambda: all_serve(parent), 60)
+        wait_until(lambda: all_serve(parent), START_S)
         assert parent.ready()["rules"] == "ok"
         rules.write_text("rules:\n  - nam: all\n    capture: 0\n")
         wait_until(lambda: parent.metric("rules_loaded_total", '{result="refused"}') == 2, 30)
@@ -221,7 +236,7 @@ def test_a_rules_file_with_an_error_is_told_of_all(upstream: Upstream, store_pat
 def test_a_port_that_others_share_already_is_refused(upstream: Upstream, store_path: Path, tmp_path: Path) -> None:
     upstream.answers(REPLY)
     with running("serve", settings_for(upstream, store_path), tmp_path) as parent:
-        wait_until(lambda: all_serve(parent), 60)
+        wait_until(lambda: all_serve(parent), START_S)
         second = settings_for(upstream, store_path)
         second.port = parent.settings.port
         with pytest.raises(AssertionError, match="ended with code 1"), running("serve", second, tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -71,6 +72,10 @@ class Upstream:
     sent: int = 0
     """Bytes that the network has taken from the script."""
 
+    tls: ssl.SSLContext | None = None
+    path: str | None = None
+    """Of a unix socket to listen on, instead of a port."""
+
     def __post_init__(self) -> None:
         self._respond: Respond = _always(())
         self._reads_body = True
@@ -90,7 +95,9 @@ class Upstream:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        if self.path is not None:
+            return f"unix:{self.path}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     def answers(self, *script: Step, reads_body: bool = True) -> None:
         """What every request gets from now on. `reads_body=False` answers after the head already."""
@@ -110,8 +117,11 @@ class Upstream:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=2**20)
-        self.port = server.sockets[0].getsockname()[1]
+        if self.path is not None:
+            server = await asyncio.start_unix_server(self._connected, self.path, limit=2**20)
+        else:
+            server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=2**20, ssl=self.tls)
+            self.port = server.sockets[0].getsockname()[1]
         self._ready.set()
         await self._stop.wait()
         server.close()

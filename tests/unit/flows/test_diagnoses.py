@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -150,3 +151,26 @@ def test_which_model_is_tried() -> None:
     assert (finding.level, chosen) == ("broken", None)
     assert server.models(said(body='{"data": []}'), None)[0].level == "broken"
     assert server.models(said(401), None) == (server.unknown("model"), None)
+
+
+def models(*names: str) -> Answer:
+    return said(body=json.dumps({"object": "list", "data": [{"id": name, "max_model_len": 64} for name in names]}))
+
+
+@pytest.mark.parametrize(
+    ("look", "served", "level", "word"),
+    [
+        (version("0.32.0"), models("m"), "ok", "the same models"),
+        (version("0.31.0"), models("m"), "warning", "0.31.0"),
+        (version("0.32.0"), models("m", "other"), "warning", "m, other"),
+        (version("0.32.0"), said(401), "warning", "no known model"),
+        (said(404), said(404), "warning", "of unknown version"),
+        (QUIET, QUIET, "broken", "does not answer"),
+    ],
+)
+def test_a_further_replica(look: Look, served: Look, level: Level, word: str) -> None:
+    found = server.replica("http://b:1", version("0.32.0"), look, models("m"), served)
+    assert (found.name, found.level) == ("replica", level)
+    assert word in found.found
+    assert "http://b:1" in found.found
+    assert bool(found.advice) is (level != "ok")
