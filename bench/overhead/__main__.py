@@ -125,7 +125,7 @@ def _write(record: dict[str, Any], path: Path | None) -> None:
 def main(given: Sequence[str] | None = None) -> None:
     options = arguments(given)
     if options.show is not None:
-        record = json.loads(options.show.read_text())
+        record = json.loads(options.show.read_text()) | {"most_noise": options.noise}
     else:
         record = run(options)
     if options.plot is not None:

@@ -65,7 +65,7 @@ def verdicts(record: Record) -> str:
         )
         if not math.isnan(found.median):
             sign = "at most" if asked.at_most else "at least"
-            told = told_of(found.median, asked.limit, asked.at_most)
+            told = told_of(found.median, asked.limit, asked.at_most) if found.is_quiet else "not known: no quiet round"
             lines.append(f"| {asked.words} | {sign} {asked.limit:,g} | {found} | {told} |")
     for target in ("off", "1%", "100%"):
         if target in record["aborts"] and "seconds" in (cell := record["aborts"][target]):

@@ -70,6 +70,11 @@ def test_verdicts_say_by_how_much():
     assert told_of(0.3, 0.3, at_most=False) == told_of(2.0, 2.0, at_most=True) == "met"
 
 
+def test_without_a_quiet_round_there_is_no_verdict():
+    loud = [{name: {**each, "noise": 2.0} for name, each in cells.items()} for cells in ROUNDS]
+    assert all(line.endswith("| not known: no quiet round |") for line in verdicts(record(loud)).splitlines()[2:])
+
+
 def test_an_abort_that_was_never_seen_is_missed():
     told = {"1%": {"seconds": {name: [0.001, None] for name in ("before headers",)}, "same_bytes": False}}
     said = verdicts(record(aborts=told))
