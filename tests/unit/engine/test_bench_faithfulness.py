@@ -60,12 +60,12 @@ def test_a_folder_of_any_games_gives_every_cell(tmp_path, small_trees, capsys):
         masks = np.concatenate([[[True] * n, [False] * n], stream.random((120, n)) < 0.5])
         values = masks[:, 0] * (1.0 + masks[:, 1]) - masks[:, 2] + noise * stream.normal(size=len(masks))
         np.savez(tmp_path / f"{name}.npz", masks=np.packbits(masks, axis=1), n=n, values=values, n_test=40)
-    budgets, seeds, methods = (24, 64), (0, 1), ("stack", "proxyspex")
-    given = ["--methods", ",".join(methods), "--budgets", "24,64", "--seeds", "0,1", "--json"]
+    budgets, methods = (24, 64), ("stack", "proxyspex")
+    given = ["--methods", ",".join(methods), "--budgets", "24,64", "--seeds", "1", "--json"]
     faithfulness.main(["--games", str(tmp_path), *given])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["game"], line["masks"], line["seed"], line["method"]) for line in lines] == list(
-        itertools.product(("four", "seventy"), budgets, seeds, methods)
+        itertools.product(("four", "seventy"), budgets, (1,), methods)
     )
     assert all(line["fit_seconds"] > 0 for line in lines)
     assert min(line["r2"] for line in lines if line["game"] == "four") > 0.9
