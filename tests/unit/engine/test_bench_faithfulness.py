@@ -54,9 +54,9 @@ def test_what_cannot_be_done_is_refused(given, folder):
 
 
 def test_a_folder_of_any_games_gives_every_cell(tmp_path, small_trees, capsys):
-    """Four players measured with noise, so that masks come again with other values, and seventy without."""
+    """Six players measured with noise, so that masks come again with other values, and seventy without."""
     stream = np.random.default_rng(3)
-    for name, n, noise in (("four", 4, 0.1), ("seventy", 70, 0.0)):
+    for name, n, noise in (("six", 6, 0.1), ("seventy", 70, 0.0)):
         masks = np.concatenate([[[True] * n, [False] * n], stream.random((120, n)) < 0.5])
         values = masks[:, 0] * (1.0 + masks[:, 1]) - masks[:, 2] + noise * stream.normal(size=len(masks))
         np.savez(tmp_path / f"{name}.npz", masks=np.packbits(masks, axis=1), n=n, values=values, n_test=40)
@@ -65,10 +65,10 @@ def test_a_folder_of_any_games_gives_every_cell(tmp_path, small_trees, capsys):
     faithfulness.main(["--games", str(tmp_path), *given])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["game"], line["masks"], line["seed"], line["method"]) for line in lines] == list(
-        itertools.product(("four", "seventy"), budgets, (1,), methods)
+        itertools.product(("six", "seventy"), budgets, (1,), methods)
     )
     assert all(line["fit_seconds"] > 0 for line in lines)
-    assert min(line["r2"] for line in lines if line["game"] == "four") > 0.9
+    assert min(line["r2"] for line in lines if line["game"] == "six") > 0.8
     assert min(line["r2"] for line in lines if line["masks"] == 64) > 0.3
 
 
