@@ -1,6 +1,6 @@
 """Do the intervals hold what they say? On generated games, after adaptive stopping.
 
-    python -m bench.coverage [--runs 200] [--first 0] [--method stack] [--processes 2]
+    python -m bench.coverage [--runs 200] [--first 0] [--method stack] [--processes 2] [--keep FILE]
 
 Each run makes up a sparse hierarchical game of 12 to 60 players with noise, lets `decide` ask until it stops, and
 looks at 10,000 fresh masks: does the 95% interval hold the R2 on them? And of the coefficients plus or minus
@@ -11,11 +11,13 @@ all pairs among players 0 to 4), and on the ten strongest interactions of the re
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,7 @@ STRONGEST = 10
 class Run:
     """What one game came to."""
 
+    number: int
     n_players: int
     masks: int
     stopped: str
@@ -69,7 +72,9 @@ def play(number: int, method: str) -> Run:
     terms = fit.spectrum.players()
     selected = [terms[i] for i in strong if len(terms[i]) > 1][:STRONGEST]
     held = held_of(fit.spectrum, game.truth, fixed), held_of(fit.spectrum, game.truth, selected)
-    return Run(n, figures.masks, str(fit.how["stopped"]), figures.r2_low, figures.r2, figures.r2_high, r2, *held)
+    return Run(
+        number, n, figures.masks, str(fit.how["stopped"]), figures.r2_low, figures.r2, figures.r2_high, r2, *held
+    )
 
 
 def answered(recipe: Recipe, game: Generated, n: int, rng: np.random.Generator) -> Fit:
@@ -91,7 +96,7 @@ def held_of(found: Spectrum, truth: Spectrum, terms: Sequence[tuple[int, ...]]) 
     true = dict(zip(truth.players(), truth.coefficients, strict=True))
     stated = dict(zip(found.players(), zip(found.coefficients, found.standard_errors, strict=True), strict=True))
     inside = [abs(stated[t][0] - true.get(t, 0.0)) <= WIDTH * stated[t][1] for t in terms if t in stated]
-    return sum(inside), len(inside)
+    return int(sum(inside)), len(inside)
 
 
 def table(runs: Sequence[Run]) -> str:
@@ -126,6 +131,23 @@ def column(some: Sequence[Run], key: str) -> NDArray[np.float64]:
     return np.asarray([getattr(run, key) for run in some], dtype=np.float64)
 
 
+def kept(path: Path | None, numbers: range) -> list[Run]:
+    """Those runs of an earlier call that count for this one: its file is for one method and one engine."""
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    found = [
+        Run(**{**cell, "fixed": tuple(cell["fixed"]), "selected": tuple(cell["selected"])})
+        for cell in map(json.loads, lines)
+    ]
+    return [run for run in found if run.number in numbers]
+
+
+def played(numbers: Sequence[int], method: str, processes: int) -> Iterator[Run]:
+    """Each run as soon as it is done."""
+    with ProcessPoolExecutor(processes) as pool:
+        for done in as_completed([pool.submit(play, number, method) for number in numbers]):
+            yield done.result()
+
+
 def size_of(masks: int) -> str:
     return next((f"up to {size}" for size in (64, 128, 256) if masks <= size), "up to 512")
 
@@ -136,11 +158,19 @@ def main(given: Sequence[str]) -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first game")
     parser.add_argument("--method", choices=list(METHODS), default="stack")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="runs done so far: begin there, add to it")
     options = parser.parse_args(given)
     numbers = range(options.first, options.first + options.runs)
-    with ProcessPoolExecutor(options.processes) as pool:
-        runs = list(pool.map(play, numbers, [options.method] * options.runs))
-    print(table(runs))
+    runs = kept(options.keep, numbers)
+    missing = sorted(set(numbers) - {run.number for run in runs})
+    for run in played(missing, options.method, options.processes):
+        runs.append(run)
+        print(f"\r{len(runs)} of {options.runs} runs", end="", file=sys.stderr, flush=True)
+        if options.keep:
+            with options.keep.open("a") as out:
+                out.write(json.dumps(asdict(run)) + "\n")
+    print(file=sys.stderr)
+    print(table(sorted(runs, key=lambda run: run.number)))
 
 
 if __name__ == "__main__":

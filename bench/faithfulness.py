@@ -48,11 +48,16 @@ Cell = dict[str, Any]
 
 
 def measure(game: Game, method: str, budget: int, seed: int) -> Cell:
-    """Fit and test once. `fit_seconds`: wall clock of the whole conclusion, judging included; `cpu_seconds`: of all
-    its threads."""
-    rows = rows_of(game.training(budget, seed))
-    begin, cpu = time.perf_counter(), time.process_time()
-    fit = conclude(Recipe(method=method), rows)
+    """Fit and test once; SystemExit for rows that no fit can come from.
+
+    `fit_seconds`: wall clock of the whole conclusion, judging included; `cpu_seconds`: of all its threads.
+    """
+    try:
+        rows = rows_of(game.training(budget, seed))
+        begin, cpu = time.perf_counter(), time.process_time()
+        fit = conclude(Recipe(method=method), rows)
+    except BadEvidence as error:
+        raise SystemExit(f"{game.name}, {budget} masks, seed {seed}: {error}") from error
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     said = fit.fidelity
     return {
@@ -194,11 +199,20 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
-def main(given: Sequence[str]) -> None:
-    arguments = parse(given)
+def loaded(arguments: argparse.Namespace) -> list[Game]:
+    """The folder's games. Raises SystemExit before the first fit, not after an hour, if one has too few rows."""
     recorded = [games.load(path) for path in sorted(arguments.games.glob("*.npz"))]
     if not recorded:
         raise SystemExit(f"there is no .npz file in {arguments.games}")
+    for game in recorded:
+        for budget in budgets(game, arguments.budgets):
+            game.check(budget)
+    return recorded
+
+
+def main(given: Sequence[str]) -> None:
+    arguments = parse(given)
+    recorded = loaded(arguments)
     import xgboost  # noqa: F401, PLC0415 - loaded before the clock runs
 
     kept, found, alive = Kept(arguments.keep), [], []

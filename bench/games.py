@@ -10,6 +10,7 @@ compared with the truth. None has noise: a teacher-forced log-probability has ne
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,13 +42,26 @@ class Game:
     digest: str = ""
     """SHA-256 of the file: a peer's figures are compared only where it saw the same game."""
 
+    def check(self, budget: int) -> None:
+        """Raises SystemExit if it has fewer training rows than that."""
+        rows = len(self.values) - self.n_test
+        if budget > rows:
+            raise SystemExit(f"{self.name} has {rows} training rows, not {budget}")
+
     def training(self, budget: int, seed: int) -> Evidence:
-        """Full, empty, and the first of the seed's order of training rows: `budget` in all."""
+        """Full, empty, and the first of the seed's order of training rows: `budget` in all.
+
+        A mask that is there again is a further measurement of it.
+        """
+        self.check(budget)
         between = np.random.default_rng(seed).permutation(np.arange(2, len(self.values) - self.n_test))
-        if budget > len(between) + 2:
-            raise SystemExit(f"{self.name} has {len(between) + 2} training rows, not {budget}")
         rows = np.concatenate([[0, 1], between])[:budget]
-        return Evidence(self.masks[rows], self.values[rows], np.zeros(budget, dtype=np.int64))
+        seen: Counter[bytes] = Counter()
+        replicates = np.zeros(budget, dtype=np.int64)
+        for at, mask in enumerate(self.masks[rows]):
+            replicates[at] = seen[mask.tobytes()]
+            seen[mask.tobytes()] += 1
+        return Evidence(self.masks[rows], self.values[rows], replicates)
 
     def test(self) -> tuple[Masks, Values]:
         return self.masks[-self.n_test :], self.values[-self.n_test :]

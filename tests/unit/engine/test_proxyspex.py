@@ -77,3 +77,16 @@ def test_folds_are_equal_and_only_uniform(sparse_game):
     assert (folds[~rows.uniform] == -1).all()
     counts = np.bincount(folds[rows.uniform])
     assert counts.max() - counts.min() <= 1
+
+
+def test_how_many_threads_there_are_changes_no_bit(sparse_game, small_trees, monkeypatch):
+    masks = designs.uniform_masks(12, 80, 0)
+    rows = rows_of(Evidence(masks, sparse_game(12, noise=0.3)(masks), np.zeros(80, dtype=np.int64)))
+    found = []
+    for threads in (1, 2, 7):
+        monkeypatch.setattr(proxyspex, "THREADS", threads)
+        found.append(proxyspex.fit(rows, 0))
+    for other in found[1:]:
+        assert other.spectrum.coefficients.tobytes() == found[0].spectrum.coefficients.tobytes()
+        assert other.predictions.tobytes() == found[0].predictions.tobytes()
+        assert other.how == found[0].how
