@@ -11,6 +11,7 @@ import re2
 
 from spex_proxy.facts.exchange import Exchange, RequestHead
 from spex_proxy.facts.rules import Globs, Rule, RuleBook, When
+from spex_proxy.wire.asker import tags_of, user_of
 
 SEARCHED_CHARACTERS = 65_536
 """Of each text, so many characters from its start are searched; RE2 takes time linear in them."""
@@ -117,21 +118,8 @@ def _found(pattern: str | None, texts: Sequence[str]) -> bool:
     return any(search(text[:SEARCHED_CHARACTERS]) is not None for text in texts[-SEARCHED_TEXTS:])
 
 
-def user_of(request: Mapping[str, Any]) -> str | None:
-    """Who asked: `safety_identifier` or `user` (OpenAI), `metadata.user_id` (Anthropic)."""
-    metadata = request.get("metadata")
-    given = metadata.get("user_id") if isinstance(metadata, dict) else None
-    names = (request.get("safety_identifier"), request.get("user"), given)
-    return next((name for name in names if isinstance(name, str) and name), None)
-
-
-def _tags(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    metadata = request.get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _tags_fit(when: When, exchange: Exchange) -> bool:
-    tags = _tags(exchange.request)
+    tags = tags_of(exchange.request)
     return all(isinstance(tags.get(key), str) and _any(globs, (tags[key],)) for key, globs in when.tag)
 
 
