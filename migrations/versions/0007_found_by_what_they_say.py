@@ -1,4 +1,4 @@
-"""Exchanges are found by user, tag, rule and words, explanations by verdict and by where their strongest terms come from.
+"""Exchanges are found by user, tag, rule and words, explanations by where their strongest terms come from.
 
 Rows that were there before are found by these after `spex-proxy db reindex`.
 
@@ -38,7 +38,7 @@ def upgrade() -> None:
         sa.Column("project", ID, server_default="default", nullable=False),
         sa.Column("exchange_id", ID, nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
-        sa.Column("words", sa.String().with_variant(postgresql.TSVECTOR(), "postgresql")),
+        sa.Column("words", sa.String().with_variant(postgresql.TSVECTOR(), "postgresql"), nullable=False),
         sa.ForeignKeyConstraint(
             ["project", "exchange_id"], ["exchanges.project", "exchanges.id"], name="fk_texts_project_exchange_id"
         ),
@@ -47,7 +47,8 @@ def upgrade() -> None:
     op.create_index("uq_texts_number", "texts", ["number"], unique=True)
     if is_sqlite:
         op.execute(
-            "CREATE VIRTUAL TABLE text_index USING fts5(words, content='', tokenize='unicode61 remove_diacritics 0')"
+            "CREATE VIRTUAL TABLE text_index USING fts5(words, content='texts', content_rowid='number', columnsize=0, "
+            "tokenize='unicode61 remove_diacritics 0')"
         )
     else:
         op.create_index("ix_texts_words", "texts", ["words"], postgresql_using="gin")

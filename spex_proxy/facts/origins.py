@@ -29,7 +29,7 @@ def origins_of(segment: Segment) -> frozenset[Origin]:
     if whole.endswith(" tool call"):
         found.append("tool_call")
     elif segment.role in KNOWN_ROLES and segment.role in ORIGINS:
-        found.append(segment.role)  # type: ignore[arg-type]  # tested in the line above
+        found.append(segment.role)
     else:
         found.append("other")
     return frozenset(found)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from spex_proxy.facts.errors import NotFound
 from spex_proxy.facts.exchange import Exchange, TokenizedExchange, TraceRef
-from spex_proxy.store import codec
+from spex_proxy.store import codec, search
 from spex_proxy.store.columns import DEFAULT_PROJECT, utc_now
 from spex_proxy.store.rows import get_or_create_project, insert_new
 from spex_proxy.store.tables import contents, exchanges
@@ -75,6 +75,7 @@ def save_captured(
         return False
     blob = codec.encode_content(exchange)
     _save_part(conn, exchange.project, exchange.id, "exchange", blob, secrets.token_bytes(SALT_BYTES))
+    search.index_exchange(conn, exchange)
     return True
 
 
@@ -125,7 +126,8 @@ def load_tokens(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT
 
 
 def erase_content(conn: sa.Connection, exchange_id: str, at: datetime, *, project: str = DEFAULT_PROJECT) -> int:
-    """Destroy text, token ids and salt; returns how many parts there were. Evidence and results stay.
+    """Destroy text, token ids, salt and what it was found by; returns how many parts there were. Evidence and
+    results stay.
 
     Without the salt, the digests that remain can't be matched with any text, not even a guessed one.
     """
@@ -138,6 +140,7 @@ def erase_content(conn: sa.Connection, exchange_id: str, at: datetime, *, projec
         )
         .values(blob=None, salt=None, erased_at=at)
     )
+    search.forget(conn, project, exchange_id)
     return result.rowcount
 
 

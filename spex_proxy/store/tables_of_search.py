@@ -1,11 +1,11 @@
-"""The tables of searching. All that stands in them is somebody's content, and dies with it (exchanges.erase_content)."""
+"""The tables of searching. All that stands in them is somebody's content, and dies with it (search.forget)."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TSVECTOR
 
-from spex_proxy.store.columns import Id, Text, UtcDateTime, metadata, of, project_column, required
+from spex_proxy.store.columns import Id, UtcDateTime, metadata, of, project_column, required
 
 marks = sa.Table(
     "marks",
@@ -27,17 +27,19 @@ texts = sa.Table(
     sa.Column("exchange_id", Id, primary_key=True),
     # In the order of time: microseconds since 1970, then 11 bits that tell exchanges of one microsecond apart.
     required("number", sa.BigInteger()),
-    # Words with their places on PostgreSQL. NULL on SQLite, whose words stand in `text_index`, by `number`.
-    sa.Column("words", sa.String().with_variant(TSVECTOR(), "postgresql")),
+    # Words and their places on PostgreSQL; on SQLite the words alone, whose places stand in `text_index`.
+    required("words", sa.String().with_variant(TSVECTOR(), "postgresql")),
     of("exchanges", "exchange_id"),
     sa.Index("uq_texts_number", "number", unique=True),
     sa.Index("ix_texts_words", "words", postgresql_using="gin").ddl_if(dialect="postgresql"),
 )
-"""The words of prompt and answer, to be found by. Words only: their text can't be had back but in pieces."""
+"""The words of prompt and answer, to be found by (wire.terms)."""
 
 MAKE_TEXT_INDEX = (
-    "CREATE VIRTUAL TABLE text_index USING fts5(words, content='', tokenize='unicode61 remove_diacritics 0')"
+    "CREATE VIRTUAL TABLE text_index USING fts5(words, content='texts', content_rowid='number', columnsize=0, "
+    "tokenize='unicode61 remove_diacritics 0')"
 )
+"""Of SQLite: it is told of every row of `texts` that comes or goes."""
 
-sa.event.listen(texts, "after_create", sa.DDL(MAKE_TEXT_INDEX).execute_if(dialect="sqlite"))
-sa.event.listen(texts, "before_drop", sa.DDL("DROP TABLE text_index").execute_if(dialect="sqlite"))
+sa.event.listen(texts, "after_create", sa.DDL(MAKE_TEXT_INDEX).execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]
+sa.event.listen(texts, "before_drop", sa.DDL("DROP TABLE text_index").execute_if(dialect="sqlite"))  # type: ignore[no-untyped-call]

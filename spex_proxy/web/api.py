@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from fastapi import APIRouter, Depends, Request
+from fastapi.dependencies.models import Dependant
 
 from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_jobs
 from spex_proxy.web.doors import Doors
@@ -13,13 +16,20 @@ PREFIX = "/spex/api/v1"
 
 def known_only(request: Request) -> None:
     """A filter that is misspelt would otherwise show everything, as if nothing had been asked."""
-    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    known = set(_parameters(request.scope["route"].dependant))
     for name in request.query_params:
         if name not in known:
             there = ", ".join(sorted(known))
             raise Refused(
                 422, "invalid_request", f"there is no parameter {name!r} here; there is {there}", f"query.{name}"
             )
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """Of a route, and of what it depends on."""
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for other in dependant.dependencies:
+        yield from _parameters(other)
 
 
 def make_api_router(doors: Doors) -> APIRouter:

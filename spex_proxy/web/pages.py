@@ -19,9 +19,10 @@ from jinja2 import FileSystemLoader
 from sqlalchemy import Engine
 
 from spex_proxy.facts.errors import BadEvidence, NotFound, SpexError, VerificationFailed
+from spex_proxy.facts.query import STATES, Query, State
 from spex_proxy.store import lookup
 from spex_proxy.store.connect import StoreError, reading
-from spex_proxy.store.listing import LIVE, STATES, Filters, State, list_exchanges, models
+from spex_proxy.store.listing import LIVE, list_exchanges, models
 from spex_proxy.study.coalitions import make_table
 from spex_proxy.study.html import make_environment, standalone
 from spex_proxy.study.sheet import make_sheet
@@ -188,13 +189,13 @@ def said(error: Exception) -> tuple[int, str, str]:
     return 503, "The store can’t be read now", f"Production is not affected. Reason: {reason}"
 
 
-def read_filters(asked: dict[str, str], now: datetime) -> Filters:
+def read_filters(asked: dict[str, str], now: datetime) -> Query:
     """What the form says. What makes no sense is left out: a page is better than an error."""
     states: tuple[State, ...] = tuple(state for state in STATES if state == asked.get("state"))
     since, until = _moment(asked.get("since")), _moment(asked.get("until"))
     if since is None and asked.get("range") in RANGES:
         since = now - RANGES[asked["range"]]
-    return Filters(states, asked.get("model") or None, since, until)
+    return Query(state=states, model=asked.get("model") or None, since=since, until=until)
 
 
 def _moment(text: str | None) -> datetime | None:
