@@ -67,10 +67,18 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """Something that a person should look at."""
+    """Something that a person should look at, on an exchange or on an explanation."""
 
     name: str
     detail: str
+    """Ours quotes no content: it outlives it."""
+    score: float | None = None
+    """How strong, in the flagger's own measure; None if it has none."""
+    flagger: str = ""
+    """Who raised it: the name of a plugin, `verdict` or `target` for what every explanation says of itself,
+    `feedback`, or what an outside guardrail calls itself."""
+    version: str = ""
+    """Of the flagger: `distribution version`; empty if nobody said."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

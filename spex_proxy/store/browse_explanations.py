@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,6 +18,7 @@ from spex_proxy.store.fitting import (
     MOST_SEEN,
     asked_of_model,
     between,
+    flagged,
     has_term,
     not_older,
     of_exchange,
@@ -27,6 +27,7 @@ from spex_proxy.store.fitting import (
     reaches,
     refuse_broad,
 )
+from spex_proxy.store.flags import of_explanations
 from spex_proxy.store.listing import Place, decode_cursor, encode_cursor
 from spex_proxy.store.tables import explanations, flags
 
@@ -85,8 +86,8 @@ def list_explanations(
     wanted += has_term(project, query, explanations)
     made = sa.select(*_COLUMNS).where(*wanted).order_by(explanations.c.created_at.desc(), explanations.c.id.desc())
     found = conn.execute(made.limit(limit + 1)).all()
-    raised = _flags(conn, project, [row.id for row in found[:limit]])
-    lines = tuple(ExplanationLine(**row._mapping, flags=tuple(raised[row.id])) for row in found[:limit])
+    raised = of_explanations(conn, project, [row.id for row in found[:limit]])
+    lines = tuple(ExplanationLine(**row._mapping, flags=tuple(raised.get(row.id, ()))) for row in found[:limit])
     if len(found) > limit:
         return ExplanationLines(lines, encode_cursor(lines[-1].created_at, lines[-1].id))
     return ExplanationLines(lines, encode_cursor(*reached) if reached else None)
@@ -105,6 +106,8 @@ def walk(
     tried = of_exchange(conn, project, query, explanations.c.exchange_id)
     tried += asked_of_model(project, query, explanations.c.exchange_id)
     tried += of_explanation(project, replace(query, verdict=()), explanations)
+    of_its_exchange = sa.and_(flags.c.exchange_id == explanations.c.exchange_id, flags.c.explanation_id.is_(None))
+    tried += flagged(project, query, flags.c.explanation_id == key, of_its_exchange)
     if not tried and not query.seeks_terms:
         return wanted, None
     last = reaches(conn, sa.select(at, key).where(*wanted).order_by(at.desc(), key.desc()), most)
@@ -127,12 +130,3 @@ def measured(conn: sa.Connection, explanation: Explanation) -> tuple[Measured, .
         )
         for game_id, count in zip(explanation.game_ids, cited, strict=True)
     )
-
-
-def _flags(conn: sa.Connection, project: str, ids: Sequence[str]) -> dict[str, list[Flag]]:
-    raised: dict[str, list[Flag]] = defaultdict(list)
-    if ids:
-        query = sa.select(flags).where(flags.c.project == project, flags.c.explanation_id.in_(ids))
-        for row in conn.execute(query.order_by(flags.c.explanation_id, flags.c.position)):
-            raised[row.explanation_id].append(Flag(row.name, row.detail))
-    return raised

@@ -13,10 +13,10 @@ from spex_proxy.facts.exchange import Segment, Target
 from spex_proxy.facts.explanation import Cost, Explanation, Flag, Interaction
 from spex_proxy.facts.origins import bits_of
 from spex_proxy.facts.recipe import Recipe
-from spex_proxy.store import codec
+from spex_proxy.store import codec, flags
 from spex_proxy.store.columns import DEFAULT_PROJECT
 from spex_proxy.store.rows import get_or_create_project
-from spex_proxy.store.tables import explanation_games, explanations, flags, games, interactions
+from spex_proxy.store.tables import explanation_games, explanations, games, interactions
 
 MAX_INTERACTIONS = 32
 
@@ -37,13 +37,13 @@ def save_explanation(conn: sa.Connection, explanation: Explanation) -> None:
     conn.execute(sa.insert(explanations).values(**_row(explanation)))
     parts: tuple[tuple[sa.Table, list[dict[str, Any]]], ...] = (
         (explanation_games, _positions({"game_id": game_id} for game_id in explanation.game_ids)),
-        (flags, _positions(dataclasses.asdict(flag) for flag in explanation.flags)),
         (interactions, [_interaction_row(rank, i, segments) for rank, i in enumerate(explanation.interactions)]),
     )
     keys = {"project": explanation.project, "explanation_id": explanation.id}
     for table, rows in parts:
         if rows:
             conn.execute(sa.insert(table), [row | keys for row in rows])
+    flags.save_of_explanation(conn, explanation)
 
 
 def load_explanation(conn: sa.Connection, explanation_id: str, *, project: str = DEFAULT_PROJECT) -> Explanation:
@@ -57,7 +57,7 @@ def load_explanation(conn: sa.Connection, explanation_id: str, *, project: str =
         row._mapping,
         game_ids=[r.game_id for r in _parts(conn, explanation_games, "position", project, explanation_id)],
         terms=_parts(conn, interactions, "rank", project, explanation_id),
-        raised=_parts(conn, flags, "position", project, explanation_id),
+        raised=flags.of_explanation(conn, explanation_id, project=project),
     )
 
 
@@ -145,7 +145,7 @@ def _explanation(
     row: sa.RowMapping,
     game_ids: Sequence[str],
     terms: Sequence[sa.Row[Any]],
-    raised: Sequence[sa.Row[Any]],
+    raised: tuple[Flag, ...],
 ) -> Explanation:
     what = f"explanation {row['id']}"
     return Explanation(
@@ -164,7 +164,7 @@ def _explanation(
         verdict=row["verdict"],
         verdict_reason=row["verdict_reason"],
         cost=Cost(**{field.name: row[f"cost_{field.name}"] for field in dataclasses.fields(Cost)}),
-        flags=tuple(Flag(flag.name, flag.detail) for flag in raised),
+        flags=raised,
         trace_id=row["trace_id"],
         span_id=row["span_id"],
         created_at=row["created_at"],

@@ -90,12 +90,15 @@ def of_explanation(project: str, query: Query, made: sa.FromClause) -> list[sa.C
         found.append(made.c.r2 >= query.r2_min)
     if query.r2_max is not None:
         found.append(made.c.r2 <= query.r2_max)
-    if query.flag is not None:
-        carried = sa.select(flags.c.name).where(
-            flags.c.project == project, flags.c.explanation_id == made.c.id, flags.c.name == query.flag
-        )
-        found.append(carried.exists())
     return found
+
+
+def flagged(project: str, query: Query, *these: sa.ColumnElement[bool]) -> list[sa.ColumnElement[bool]]:
+    """It carries the flag; `these` say which flags are its own, any of them."""
+    if query.flag is None:
+        return []
+    ours = (flags.c.project == project, flags.c.name == query.flag)
+    return [sa.or_(*(sa.select(flags.c.id).where(*ours, this).exists() for this in these))]
 
 
 def of_term(query: Query) -> list[sa.ColumnElement[bool]]:

@@ -19,6 +19,7 @@ from spex_proxy.store import codec, search
 from spex_proxy.store.fitting import (
     MOST_SEEN,
     between,
+    flagged,
     has_term,
     not_older,
     of_exchange,
@@ -27,7 +28,7 @@ from spex_proxy.store.fitting import (
     reaches,
     refuse_broad,
 )
-from spex_proxy.store.tables import contents, exchanges, explanations, outbox
+from spex_proxy.store.tables import contents, exchanges, explanations, flags, outbox
 
 LIVE: tuple[State, ...] = ("queued", "running")
 """States that change by themselves."""
@@ -161,6 +162,7 @@ def _fits(conn: sa.Connection, project: str, query: Query, driver: str | None) -
     """What is tried on each row."""
     wanted = of_exchange(conn, project, query, exchanges.c.id, driven_by=driver)
     wanted += of_explanation(project, query, FOUND) + has_term(project, query, FOUND)
+    wanted += flagged(project, query, flags.c.exchange_id == exchanges.c.id)
     return [*wanted, STATE.in_(query.state)] if query.state else wanted
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from spex_proxy.store.columns import Id, Text, UtcDateTime, counter, in_project, metadata, of, project_column, required
+from spex_proxy.store.tables_of_flags import flags, webhooks
 from spex_proxy.store.tables_of_jobs import outbox, pauses, rule_books, rule_uses, workers
 from spex_proxy.store.tables_of_review import case_events, cases
 from spex_proxy.store.tables_of_search import marks, texts
@@ -26,7 +27,7 @@ from spex_proxy.store.tables_of_search import marks, texts
 __all__ = [
     "case_events", "cases", "contents", "evidence_blocks", "exchanges", "explanation_games", "explanations", "flags",
     "games", "interactions", "marks", "metadata", "outbox", "pauses", "projects", "rule_books", "rule_uses", "texts",
-    "workers",
+    "webhooks", "workers",
 ]  # fmt: skip
 
 projects = sa.Table("projects", metadata, project_column(), required("created_at", UtcDateTime))
@@ -58,6 +59,7 @@ exchanges = sa.Table(
     required("explain_probability", sa.Double()),  # ... and how probable the choice was, caps aside
     sa.Column("rule", Text),  # the sampling rule that decided, ...
     sa.Column("rules_digest", Text),  # ... and the version of the rules that it is of
+    sa.Column("keep_until", UtcDateTime),  # a rule wants it kept at least so long; retention looks at it
     in_project(),
     sa.Index("ix_exchanges_time", "project", "received_at"),
     sa.Index("ix_exchanges_model_time", "project", "model", "received_at"),
@@ -205,16 +207,4 @@ interactions = sa.Table(
     sa.Column("standard_error", sa.Double()),
     counter("origins"),  # of its players, as bits (facts.origins); 0 where it is not known
     of("explanations", "explanation_id"),
-)
-
-flags = sa.Table(
-    "flags",
-    metadata,
-    project_column(),
-    sa.Column("explanation_id", Id, primary_key=True),
-    sa.Column("position", sa.Integer(), primary_key=True, autoincrement=False),
-    required("name", Text),
-    required("detail", Text),
-    of("explanations", "explanation_id"),
-    sa.Index("ix_flags_name", "project", "name"),
 )

@@ -14,7 +14,7 @@ from spex_proxy.facts.exchange import TraceRef
 from spex_proxy.facts.seals import salted_seal
 from spex_proxy.store import browse, codec, exchanges, explanations, games, lookup, outbox
 from spex_proxy.store.connect import reading
-from spex_proxy.store.tables import contents, marks, metadata
+from spex_proxy.store.tables import contents, marks, metadata, texts
 from spex_proxy.store.tables import exchanges as table
 from tests.contract.store.samples import Make
 
