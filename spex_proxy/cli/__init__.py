@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from spex_proxy.cli import asking, results, serving
+from spex_proxy.cli import asking, querying, results, serving
 from spex_proxy.cli.audit import audit
 from spex_proxy.cli.queue import queue
 from spex_proxy.cli.rules import rules
@@ -36,6 +36,8 @@ app.add_typer(rules, name="rules")
 for command in (serving.up, serving.serve, serving.work, asking.explain, results.show, results.verify, asking.doctor):
     app.command()(command)
 app.command(name="list")(results.list_)
+for query in (querying.find, querying.export, querying.aggregate, querying.index, querying.compare):
+    app.command()(query)
 
 
 @db.command()

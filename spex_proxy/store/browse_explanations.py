@@ -105,7 +105,7 @@ def walk(
     wanted += [] if place is None else older(at, key, place)
     tried = of_exchange(conn, project, query, explanations.c.exchange_id)
     tried += asked_of_model(project, query, explanations.c.exchange_id)
-    tried += of_explanation(project, replace(query, verdict=()), explanations)
+    tried += of_explanation(replace(query, verdict=()), explanations)
     of_its_exchange = sa.and_(flags.c.exchange_id == explanations.c.exchange_id, flags.c.explanation_id.is_(None))
     tried += flagged(project, query, flags.c.explanation_id == key, of_its_exchange)
     if not tried and not query.seeks_terms:

@@ -81,7 +81,7 @@ def asked_of_model(project: str, query: Query, exchange_id: sa.ColumnElement[Any
     return [found.exists()]
 
 
-def of_explanation(project: str, query: Query, made: sa.FromClause) -> list[sa.ColumnElement[bool]]:
+def of_explanation(query: Query, made: sa.FromClause) -> list[sa.ColumnElement[bool]]:
     """What is said of an explanation. `made`: `explanations`, or an alias of it."""
     found: list[sa.ColumnElement[bool]] = []
     if query.verdict:

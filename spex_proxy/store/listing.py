@@ -161,7 +161,7 @@ def _hits(
 def _fits(conn: sa.Connection, project: str, query: Query, driver: str | None) -> list[Any]:
     """What is tried on each row."""
     wanted = of_exchange(conn, project, query, exchanges.c.id, driven_by=driver)
-    wanted += of_explanation(project, query, FOUND) + has_term(project, query, FOUND)
+    wanted += of_explanation(query, FOUND) + has_term(project, query, FOUND)
     wanted += flagged(project, query, flags.c.exchange_id == exchanges.c.id)
     return [*wanted, STATE.in_(query.state)] if query.state else wanted
 

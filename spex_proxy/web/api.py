@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Depends, Request
 from fastapi.dependencies.models import Dependant
 
-from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_jobs
+from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_jobs, api_query
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.errors import Refused
 
@@ -35,6 +35,7 @@ def _parameters(dependant: Dependant) -> Iterator[str]:
 def make_api_router(doors: Doors) -> APIRouter:
     """All of it."""
     router = APIRouter(prefix=PREFIX, dependencies=[Depends(known_only)])
+    router.include_router(api_query.make_router(doors))
     router.include_router(api_exchanges.make_router(doors))
     router.include_router(api_explanations.make_router(doors))
     router.include_router(api_jobs.make_router(doors))
