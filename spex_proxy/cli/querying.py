@@ -121,9 +121,9 @@ def _rows(read: Callable[..., Any], project: str, noun: Noun, query: Query) -> I
 
 def _noun(what: str) -> Noun:
     found = next((noun for noun in NOUNS if what in (noun, noun.removesuffix("s"))), None)
-    if found is not None:
-        return found
-    fail(f"there are no {what!r}: say exchanges, explanations or interactions")
+    if found is None:
+        fail(f"there are no {what!r}: say exchanges, explanations or interactions")
+    return found
 
 
 @with_filters

@@ -33,10 +33,12 @@ _SECURE_DELETE = (3, 42)
 
 
 def index_exchange(conn: sa.Connection, exchange: Exchange) -> None:
-    """So that an exchange that was just saved can be found. Twice is once."""
+    """So that an exchange that was just saved can be found."""
     keys = {"project": exchange.project, "exchange_id": exchange.id}
-    for name, value in marks_of(exchange):
-        insert_new(conn, marks, keys | {"name": name, "value": value, "received_at": exchange.received_at})
+    labels = dict.fromkeys(marks_of(exchange))
+    if labels:
+        at = exchange.received_at
+        conn.execute(sa.insert(marks), [keys | {"name": n, "value": v, "received_at": at} for n, v in labels])
     found = _all_words(exchange)
     is_sqlite = conn.dialect.name == "sqlite"
     stored: Any = " ".join(found) if is_sqlite else sa.cast(_vector(found), TSVECTOR)
