@@ -28,7 +28,7 @@ def drawn(site: Site) -> None:
 
 def test_words_are_found_and_stay_in_the_form(open_page: Open, shared: Site, stories: Stories) -> None:
     page = open_page(f"{shared.url}/spex/")
-    field = page.get_by_role("searchbox", name="Words of prompt or answer")
+    field = page.get_by_role("textbox", name="Words of prompt or answer")
     field.fill('"ticket is refunded" cancelled')
     page.keyboard.press("Enter")
     page.wait_for_url("**text=**")
