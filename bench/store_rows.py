@@ -199,10 +199,11 @@ def _copy(name: str, total: int, step: int, is_sqlite: bool) -> str:
     chosen = ", ".join(changes.get(column, f"t.{column}") for column in columns)
     owner = _OWNER.get(name, "exchange_id")
     which = "n" if every else f"n / {step}"
-    numbered = f"(SELECT r.*, DENSE_RANK() OVER (ORDER BY r.{owner}) - 1 AS k FROM {name} AS r)"
+    numbered = f"SELECT r.*, DENSE_RANK() OVER (ORDER BY r.{owner}) - 1 AS k FROM {name} AS r"
     return (
+        f"WITH t AS MATERIALIZED ({numbered}) "  # else PostgreSQL ranks the templates anew for every copy
         f"INSERT INTO {name} ({', '.join(columns)}) SELECT {chosen} "
-        f"FROM {say.numbers(total, 1 if every else step)} JOIN {numbered} AS t ON t.k = {which} % "
+        f"FROM {say.numbers(total, 1 if every else step)} JOIN t ON t.k = {which} % "
         f"(SELECT COUNT(DISTINCT {owner}) FROM {name})"
     )
 
