@@ -159,9 +159,9 @@ class Pages:
     def fault(self, status: int, title: str, message: str) -> Response:
         return self.show("fault.html", status, title=title, message=message)
 
-    def read(self, function: Callable[..., Result], *arguments: Any) -> Result:
+    def read(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         with reading(self._store()) as connection:
-            return function(connection, *arguments)
+            return function(connection, *arguments, **options)
 
     def show(self, template: str, status: int = 200, **values: Any) -> Response:
         html = self._templates.get_template(template).render(values)
