@@ -118,7 +118,10 @@ def list_exchanges(
         wanted, reached = _walk(conn, project, query, place)
     else:
         wanted, reached = _hits(conn, project, query, driver, place)
-    found = conn.execute(_query(project).where(*wanted, *_fits(conn, project, query, driver)).limit(limit + 1)).all()
+    listed = _query(project).where(*wanted, *_fits(conn, project, query, driver))
+    if driver == "text":  # in its index's order, which tells exchanges of one microsecond apart in its own way
+        listed = listed.order_by(None).order_by(search.number_of(exchanges.c.id, project).desc())
+    found = conn.execute(listed.limit(limit + 1)).all()
     rows = _rows(conn, project, found[:limit], with_answers)
     if len(found) > limit:
         return Page(rows, encode_cursor(rows[-1].received_at, rows[-1].exchange_id))

@@ -104,6 +104,12 @@ def says(conn: sa.Connection, exchange_id: sa.ColumnElement[Any], project: str, 
     return found.where(_matches(conn, query)).exists()
 
 
+def number_of(exchange_id: sa.ColumnElement[Any], project: str) -> sa.ScalarSelect[int]:
+    """Its place among all, in the order of time."""
+    ours = (texts.c.project == project, texts.c.exchange_id == exchange_id)
+    return sa.select(texts.c.number).where(*ours).scalar_subquery()
+
+
 def marked(
     conn: sa.Connection, project: str, name: str, value: str, *, since: datetime | None, until: datetime | None,
     before: tuple[datetime, str] | None, limit: int,
