@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from spex_proxy.cli import asking, flagging, results, serving
+from spex_proxy.cli import asking, flagging, querying, results, serving
 from spex_proxy.cli.audit import audit
 from spex_proxy.cli.queue import queue
 from spex_proxy.cli.rules import rules
@@ -46,6 +46,8 @@ for command in (
 ):
     app.command()(command)
 app.command(name="list")(results.list_)
+for query in (querying.find, querying.export, querying.aggregate, querying.index, querying.compare):
+    app.command()(query)
 
 
 @db.command()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
+from spex_proxy.facts.query import Noun, fields_of, unknown_fields
 from spex_proxy.facts.records import (
+    AggregateRecord,
+    ComparisonRecord,
     EvidenceRecord,
-    ExchangePage,
     ExchangeRecord,
-    ExplanationPage,
     ExplanationRecord,
+    IndexRecord,
     JobRecord,
     VerificationRecord,
 )
@@ -23,6 +25,7 @@ T = TypeVar("T")
 BASE = "/spex/api/v1"
 USUAL_S = 60.0
 VERIFY_S = 600.0
+EXPORT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +63,32 @@ def path_of(*parts: str) -> str:
     return "/".join((BASE, *(quote(part, safe="") for part in parts)))
 
 
-def exchanges(
-    *,
-    since: datetime | None,
-    until: datetime | None,
-    model: str | None,
-    state: Sequence[str],
-    preview: bool,
-    page_size: int,
-    project: str | None,
-) -> Call[ExchangePage]:
-    params = params_of(
-        since=since, until=until, model=model, state=tuple(state), preview=preview, limit=page_size, project=project
-    )
-    return Call("GET", path_of("exchanges"), ExchangePage, params)
+def listed(noun: Noun, kind: type[T], filters: Mapping[str, Any], project: str | None, **others: Any) -> Call[T]:
+    """A list, or what else has the filters of one. Raises TypeError for a filter that it does not have."""
+    unknown = unknown_fields(filters, noun)
+    if unknown:
+        known = ", ".join(f.name for f in fields_of(noun))
+        raise TypeError(f"{noun} have no filter {', '.join(unknown)}; there is {known}")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in filters.items()}
+    return Call("GET", path_of(noun), kind, params_of(**given, **others, project=project))
+
+
+def exported(noun: Noun, filters: Mapping[str, Any], project: str | None) -> Call[Any]:
+    return replace(listed(noun, object, filters, project), path=path_of(f"{noun}.jsonl"), timeout_s=EXPORT_S)
+
+
+def indices(any_id: str, index: str, order: int, limit: int, project: str | None) -> Call[IndexRecord]:
+    params = params_of(index=index, order=order, limit=limit, project=project)
+    return Call("GET", path_of("explanations", any_id, "indices"), IndexRecord, params)
+
+
+def compare(any_id: str, other: str, project: str | None) -> Call[ComparisonRecord]:
+    params = params_of(other=other, project=project)
+    return Call("GET", path_of("explanations", any_id, "compare"), ComparisonRecord, params)
+
+
+def aggregates(filters: Mapping[str, Any], project: str | None, **others: Any) -> Call[AggregateRecord]:
+    return replace(listed("explanations", AggregateRecord, filters, project, **others), path=path_of("aggregates"))
 
 
 def exchange(any_id: str, project: str | None) -> Call[ExchangeRecord]:
@@ -85,22 +100,6 @@ def explain(any_id: str, wish: Mapping[str, Any], key: str | None, project: str 
     body = {name: value for name, value in wish.items() if value is not None}
     headers = {"Idempotency-Key": key} if key else {}
     return Call("POST", path_of("exchanges", any_id, "explain"), JobRecord, params_of(project=project), body, headers)
-
-
-def explanations(
-    *,
-    since: datetime | None,
-    until: datetime | None,
-    verdict: Sequence[str],
-    flag: str | None,
-    exchange: str | None,
-    page_size: int,
-    project: str | None,
-) -> Call[ExplanationPage]:
-    params = params_of(
-        since=since, until=until, verdict=tuple(verdict), flag=flag, exchange=exchange, limit=page_size, project=project
-    )
-    return Call("GET", path_of("explanations"), ExplanationPage, params)
 
 
 def explanation(any_id: str, terms: bool, project: str | None) -> Call[ExplanationRecord]:

@@ -87,6 +87,21 @@ def pages(call: Call[Any]) -> Steps[None]:
         call = call.with_param("cursor", page.next_cursor)
 
 
+def lines(call: Call[Any]) -> Steps[None]:
+    """Tell each line of an answer that is streamed, without its end. Raises UpstreamError if the last has none."""
+    reply: Reply = yield Open(call)
+    fault = fault_of(reply, call)
+    if fault is not None:
+        raise fault
+    rest = b""
+    while chunk := (yield More()):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield Tell(line)
+    if rest:
+        raise UpstreamError(f"{call.method} {call.path}: the answer broke off in the middle of a line")
+
+
 def following(job_id: str, project: str | None) -> Steps[JobRecord]:
     """Tell each change of a job until it is over. A stream that breaks is opened again."""
     call, failed = events(job_id, project), 0

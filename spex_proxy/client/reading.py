@@ -35,6 +35,7 @@ ERRORS: dict[str, type[SpexError]] = {
     "invalid_request": SpexError,
     "conflict": SpexError,
     "refused": SpexError,
+    "too_broad": SpexError,
     "bad_request": SpexError,
     "foreign_page": SpexError,
     "no_such_path": SpexError,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from typing import Any, Literal, TypeVar, overload
 
 import httpx
@@ -13,14 +12,22 @@ from spex_proxy.client import calls, flag_calls, policy, review_calls
 from spex_proxy.client.calls import Call
 from spex_proxy.client.reading import Reply
 from spex_proxy.client.transport import failed, reply_of, request_of
+from spex_proxy.facts.query import Noun
 from spex_proxy.facts.records import (
+    AggregateRecord,
     CaseRecord,
     CaseStory,
+    ComparisonRecord,
     EvidenceRecord,
+    ExchangePage,
     ExchangeRecord,
     ExchangeRow,
+    ExplanationPage,
     ExplanationRecord,
     ExplanationRow,
+    IndexRecord,
+    InteractionPage,
+    InteractionRow,
     JobRecord,
     RaisedRecord,
     ReviewRecord,
@@ -41,43 +48,44 @@ class Client:
         self._base, self._project = base_url.rstrip("/"), project
         self._http, self._owns = http or httpx.Client(trust_env=False), http is None
 
-    def exchanges(
-        self,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        model: str | None = None,
-        state: Sequence[str] = (),
-        preview: bool = False,
-        page_size: int = 100,
-    ) -> Iterator[ExchangeRow]:
-        """All that fit, newest first, fetched page by page as you go."""
-        call = calls.exchanges(
-            since=since, until=until, model=model, state=state, preview=preview, page_size=page_size,
-            project=self._project,
-        )  # fmt: skip
+    def exchanges(self, *, preview: bool = False, page_size: int = 100, **filters: Any) -> Iterator[ExchangeRow]:
+        """All that fit, newest first, fetched page by page as you go. `filters`: fields of facts.query.Query, such
+        as since, until, model, rule, user, tag, text, state, verdict, r2_min, flag, review, origin, top."""
+        call = calls.listed("exchanges", ExchangePage, filters, self._project, preview=preview, limit=page_size)
         return self._each(policy.pages(call))
 
     def exchange(self, any_id: str) -> ExchangeRecord:
         """One exchange with its messages and its answer."""
         return self._run(policy.answer(calls.exchange(any_id, self._project)))
 
-    def explanations(
-        self,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        verdict: Sequence[str] = (),
-        flag: str | None = None,
-        exchange: str | None = None,
-        page_size: int = 100,
-    ) -> Iterator[ExplanationRow]:
-        """All that fit, newest first, fetched page by page as you go."""
-        call = calls.explanations(
-            since=since, until=until, verdict=verdict, flag=flag, exchange=exchange, page_size=page_size,
-            project=self._project,
-        )  # fmt: skip
+    def explanations(self, *, page_size: int = 100, **filters: Any) -> Iterator[ExplanationRow]:
+        """All that fit, newest first, fetched page by page as you go. `filters`: fields of facts.query.Query."""
+        call = calls.listed("explanations", ExplanationPage, filters, self._project, limit=page_size)
         return self._each(policy.pages(call))
+
+    def interactions(self, *, page_size: int = 100, **filters: Any) -> Iterator[InteractionRow]:
+        """Terms of all explanations that fit, the newest explanation first. `filters`: fields of facts.query.Query."""
+        call = calls.listed("interactions", InteractionPage, filters, self._project, limit=page_size)
+        return self._each(policy.pages(call))
+
+    def export(self, noun: Noun, **filters: Any) -> Iterator[bytes]:
+        """`exchanges`, `explanations` or `interactions` as JSON, one object a line, as the server streams them."""
+        return self._each(policy.lines(calls.exported(noun, filters, self._project)))
+
+    def indices(self, any_id: str, *, index: str = "fsii", order: int = 2, limit: int = 200) -> IndexRecord:
+        """Any index, from the stored spectrum: moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii, or."""
+        return self._run(policy.answer(calls.indices(any_id, index, order, limit, self._project)))
+
+    def compare(self, any_id: str, other: str) -> ComparisonRecord:
+        """Two explanations side by side: which segments are the same, and what changed."""
+        return self._run(policy.answer(calls.compare(any_id, other, self._project)))
+
+    def aggregates(
+        self, *, document: str | None = None, depth: int = 3, by: str | None = None, **filters: Any
+    ) -> AggregateRecord:
+        """What the explanations of a window (`since`) say of all requests. `by`: model, rule, day or hour."""
+        call = calls.aggregates(filters, self._project, document=document, depth=depth, by=by)
+        return self._run(policy.answer(call))
 
     def explanation(self, any_id: str, *, terms: bool = False) -> ExplanationRecord:
         """The newest explanation behind any id; with `terms`, its whole spectrum."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,24 +12,24 @@ import sqlalchemy as sa
 from spex_proxy.facts.evidence import Block
 from spex_proxy.facts.explanation import Explanation, Flag
 from spex_proxy.facts.game import Game
+from spex_proxy.facts.query import Query
 from spex_proxy.store import games as played
+from spex_proxy.store.fitting import (
+    MOST_SEEN,
+    asked_of_model,
+    between,
+    flagged,
+    has_term,
+    not_older,
+    of_exchange,
+    of_explanation,
+    older,
+    reaches,
+    refuse_broad,
+)
 from spex_proxy.store.flags import of_explanations
-from spex_proxy.store.listing import decode_cursor, encode_cursor
+from spex_proxy.store.listing import Place, decode_cursor, encode_cursor
 from spex_proxy.store.tables import explanations, flags
-
-
-@dataclass(frozen=True, slots=True)
-class ExplanationFilters:
-    """What to list; None or empty leaves all in."""
-
-    since: datetime | None = None
-    """Made at this moment or later."""
-    until: datetime | None = None
-    """Made before this moment."""
-    verdicts: tuple[str, ...] = ()
-    flag: str | None = None
-    """Name of a flag that it carries."""
-    exchange_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,26 +73,47 @@ _COLUMNS = [explanations.c[name] for name in ExplanationLine.__dataclass_fields_
 
 
 def list_explanations(
-    conn: sa.Connection,
-    project: str,
-    filters: ExplanationFilters | None = None,
-    *,
-    cursor: str | None = None,
-    limit: int = 50,
+    conn: sa.Connection, project: str, query: Query | None = None, *, cursor: str | None = None, limit: int = 50
 ) -> ExplanationLines:
-    """Newest first, at most `limit`. Raises ValueError for a cursor that is none of ours."""
-    made = explanations.c.created_at
-    query = _filtered(sa.select(*_COLUMNS), project, filters or ExplanationFilters())
-    if cursor is not None:
-        moment, last = decode_cursor(cursor)
-        older = sa.and_(made == moment, explanations.c.id < last)
-        # the first condition says nothing new, but it alone is a range of the index
-        query = query.where(made <= moment, sa.or_(made < moment, older))
-    found = conn.execute(query.order_by(made.desc(), explanations.c.id.desc()).limit(limit + 1)).all()
+    """Newest first, at most `limit`; `query.exchange` is an exchange's whole id.
+
+    A page may be short before the list ends (fitting.MOST_SEEN). Raises ValueError for a cursor that is none of
+    ours, or a text without a word; TooBroad.
+    """
+    query = query or Query()
+    refuse_broad(query, "explanations")
+    wanted, reached = walk(conn, project, query, None if cursor is None else decode_cursor(cursor), MOST_SEEN)
+    wanted += has_term(project, query, explanations)
+    made = sa.select(*_COLUMNS).where(*wanted).order_by(explanations.c.created_at.desc(), explanations.c.id.desc())
+    found = conn.execute(made.limit(limit + 1)).all()
     raised = of_explanations(conn, project, [row.id for row in found[:limit]])
     lines = tuple(ExplanationLine(**row._mapping, flags=tuple(raised.get(row.id, ()))) for row in found[:limit])
-    more = len(found) > limit
-    return ExplanationLines(lines, encode_cursor(lines[-1].created_at, lines[-1].id) if more else None)
+    if len(found) > limit:
+        return ExplanationLines(lines, encode_cursor(lines[-1].created_at, lines[-1].id))
+    return ExplanationLines(lines, encode_cursor(*reached) if reached else None)
+
+
+def walk(
+    conn: sa.Connection, project: str, query: Query, place: Place | None, most: int
+) -> tuple[list[Any], Place | None]:
+    """All conditions on explanations but those on their terms, and where this page must end, if it must: `most`
+    explanations on, of those that an index of `explanations` by time leads to."""
+    at, key = explanations.c.created_at, explanations.c.id
+    wanted = [explanations.c.project == project, *between(query, at)]
+    wanted += [explanations.c.verdict.in_(query.verdict)] if query.verdict else []
+    wanted += [] if query.exchange is None else [explanations.c.exchange_id == query.exchange]
+    wanted += [] if place is None else older(at, key, place)
+    tried = of_exchange(conn, project, query, explanations.c.exchange_id)
+    tried += asked_of_model(project, query, explanations.c.exchange_id)
+    tried += of_explanation(replace(query, verdict=()), explanations)
+    of_its_exchange = sa.and_(flags.c.exchange_id == explanations.c.exchange_id, flags.c.explanation_id.is_(None))
+    tried += flagged(project, query, flags.c.explanation_id == key, of_its_exchange)
+    if not tried and not query.seeks_terms:
+        return wanted, None
+    last = reaches(conn, sa.select(at, key).where(*wanted).order_by(at.desc(), key.desc()), most)
+    if last is None:
+        return wanted + tried, None
+    return [*wanted, *not_older(at, key, (last[0], last[1])), *tried], (last[0], last[1])
 
 
 def measured(conn: sa.Connection, explanation: Explanation) -> tuple[Measured, ...]:
@@ -109,19 +130,3 @@ def measured(conn: sa.Connection, explanation: Explanation) -> tuple[Measured, .
         )
         for game_id, count in zip(explanation.game_ids, cited, strict=True)
     )
-
-
-def _filtered(query: sa.Select[Any], project: str, filters: ExplanationFilters) -> sa.Select[Any]:
-    query = query.where(explanations.c.project == project)
-    if filters.since is not None:
-        query = query.where(explanations.c.created_at >= filters.since)
-    if filters.until is not None:
-        query = query.where(explanations.c.created_at < filters.until)
-    if filters.verdicts:
-        query = query.where(explanations.c.verdict.in_(filters.verdicts))
-    if filters.exchange_id is not None:
-        query = query.where(explanations.c.exchange_id == filters.exchange_id)
-    if filters.flag is not None:
-        carrying = sa.select(flags.c.explanation_id).where(flags.c.project == project, flags.c.name == filters.flag)
-        query = query.where(explanations.c.id.in_(carrying))
-    return query

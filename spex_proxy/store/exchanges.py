@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from spex_proxy.facts.errors import NotFound
 from spex_proxy.facts.exchange import Exchange, TokenizedExchange, TraceRef
-from spex_proxy.store import codec
+from spex_proxy.store import codec, search
 from spex_proxy.store.columns import DEFAULT_PROJECT, utc_now
 from spex_proxy.store.rows import get_or_create_project, insert_all_new, insert_new
 from spex_proxy.store.tables import contents, exchanges
@@ -66,14 +66,17 @@ def save_captured(conn: sa.Connection, batch: Sequence[Kept]) -> set[str]:
     for project in {kept.exchange.project for kept in batch}:
         get_or_create_project(conn, project)
     new = insert_all_new(conn, exchanges, [_row(kept) for kept in batch], "id")
+    fresh = {kept.exchange.id: kept.exchange for kept in reversed(batch) if kept.exchange.id in new}.values()
     now = utc_now()
     parts = [
         {"project": e.project, "exchange_id": e.id, "part": "exchange", "blob": codec.encode_content(e)}
         | {"salt": secrets.token_bytes(SALT_BYTES), "created_at": now}
-        for e in {kept.exchange.id: kept.exchange for kept in reversed(batch) if kept.exchange.id in new}.values()
+        for e in fresh
     ]
     if parts:
         conn.execute(sa.insert(contents), parts)
+    for exchange in fresh:
+        search.index_exchange(conn, exchange)
     return new
 
 
@@ -149,7 +152,8 @@ def keep_until(conn: sa.Connection, exchange_id: str, until: datetime, *, projec
 
 
 def erase_content(conn: sa.Connection, exchange_id: str, at: datetime, *, project: str = DEFAULT_PROJECT) -> int:
-    """Destroy text, token ids and salt; returns how many parts there were. Evidence and results stay.
+    """Destroy text, token ids, salt and what it was found by; returns how many parts there were. Evidence and
+    results stay.
 
     Without the salt, the digests that remain can't be matched with any text, not even a guessed one.
     """
@@ -162,6 +166,7 @@ def erase_content(conn: sa.Connection, exchange_id: str, at: datetime, *, projec
         )
         .values(blob=None, salt=None, erased_at=at)
     )
+    search.forget(conn, project, exchange_id)
     return result.rowcount
 
 

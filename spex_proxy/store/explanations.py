@@ -9,13 +9,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from spex_proxy.facts.errors import NotFound
-from spex_proxy.facts.exchange import Target
+from spex_proxy.facts.exchange import Segment, Target
 from spex_proxy.facts.explanation import Cost, Explanation, Flag, Interaction
+from spex_proxy.facts.origins import bits_of
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.store import codec, flags
 from spex_proxy.store.columns import DEFAULT_PROJECT
 from spex_proxy.store.rows import get_or_create_project
-from spex_proxy.store.tables import explanation_games, explanations, interactions
+from spex_proxy.store.tables import explanation_games, explanations, games, interactions
 
 MAX_INTERACTIONS = 32
 
@@ -32,10 +33,11 @@ def save_explanation(conn: sa.Connection, explanation: Explanation) -> None:
     if len(explanation.interactions) > MAX_INTERACTIONS:
         raise ValueError(f"{len(explanation.interactions)} interactions; at most {MAX_INTERACTIONS} are kept")
     get_or_create_project(conn, explanation.project)
+    segments = _segments(conn, explanation)
     conn.execute(sa.insert(explanations).values(**_row(explanation)))
     parts: tuple[tuple[sa.Table, list[dict[str, Any]]], ...] = (
         (explanation_games, _positions({"game_id": game_id} for game_id in explanation.game_ids)),
-        (interactions, [_interaction_row(rank, i) for rank, i in enumerate(explanation.interactions)]),
+        (interactions, [_interaction_row(rank, i, segments) for rank, i in enumerate(explanation.interactions)]),
     )
     keys = {"project": explanation.project, "explanation_id": explanation.id}
     for table, rows in parts:
@@ -132,9 +134,22 @@ def _positions(rows: Any) -> list[dict[str, Any]]:
     return [{"position": position, **row} for position, row in enumerate(rows)]
 
 
-def _interaction_row(rank: int, interaction: Interaction) -> dict[str, Any]:
+def _interaction_row(rank: int, interaction: Interaction, segments: Sequence[Segment]) -> dict[str, Any]:
     fields = dataclasses.asdict(interaction)
-    return fields | {"rank": rank, "size": interaction.order, "players": list(interaction.players)}
+    origins = bits_of(segments[player] for player in interaction.players) if segments else 0
+    return fields | {
+        "rank": rank, "size": interaction.order, "players": list(interaction.players), "origins": origins,
+    }  # fmt: skip
+
+
+def _segments(conn: sa.Connection, explanation: Explanation) -> Sequence[Segment]:
+    """The players of the game that its interactions are of; none if it cites none that is stored."""
+    first = explanation.game_ids[0] if explanation.game_ids else None
+    found = conn.scalar(sa.select(games.c.players).where(games.c.project == explanation.project, games.c.id == first))
+    if found is None:
+        return ()
+    segments = codec.decode_players(found, f"players of game {first}").segments
+    return segments if len(segments) == explanation.spectrum.n_players else ()
 
 
 def _parts(

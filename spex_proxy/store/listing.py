@@ -9,40 +9,48 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, get_args
+from typing import Any
 
 import sqlalchemy as sa
 
 from spex_proxy.facts.errors import NotFound
-from spex_proxy.store import codec
-from spex_proxy.store.tables import contents, exchanges, explanations, outbox
+from spex_proxy.facts.query import Query, State
+from spex_proxy.store import codec, search
+from spex_proxy.store.fitting import (
+    MOST_SEEN,
+    between,
+    flagged,
+    has_term,
+    not_older,
+    of_exchange,
+    of_explanation,
+    older,
+    reaches,
+    refuse_broad,
+)
+from spex_proxy.store.tables import contents, exchanges, explanations, flags, outbox
 
-State = Literal[
-    "captured", "queued", "running", "paused", "failed", "cancelled", "reliable", "unreliable", "nothing_to_explain"
-]
-"""A waiting or running job says more than what was found before it; then the newest explanation's verdict."""
-
-STATES: tuple[State, ...] = get_args(State)
 LIVE: tuple[State, ...] = ("queued", "running")
 """States that change by themselves."""
 
 ANSWER_SHOWN = 160
 """Characters of an answer in a list."""
+MOST_HITS = 500
+"""Exchanges that one page takes from an index of words or marks."""
+
+FOUND, JOB = explanations.alias("found"), outbox.alias("job")
+"""The newest explanation and the newest job of an exchange."""
+STATE = sa.case(
+    (JOB.c.state.in_((*LIVE, "paused")), JOB.c.state),
+    (FOUND.c.verdict.is_not(None), FOUND.c.verdict),
+    (JOB.c.state.in_(("failed", "cancelled")), JOB.c.state),
+    else_="captured",
+)
+Place = tuple[datetime, str]
+"""Of a list: a time, and the id that stands there."""
 
 
 _SHOWN = ("kind", "trace_id", "streamed", "duration_s", "prompt_tokens", "output_tokens", "finish_reason")
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What to list; None or empty leaves all in."""
-
-    states: tuple[State, ...] = ()
-    model: str | None = None
-    since: datetime | None = None
-    """Received at this moment or later."""
-    until: datetime | None = None
-    """Received before this moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +99,7 @@ class Page:
 def list_exchanges(
     conn: sa.Connection,
     project: str,
-    filters: Filters | None = None,
+    query: Query | None = None,
     *,
     cursor: str | None = None,
     limit: int = 50,
@@ -99,23 +107,71 @@ def list_exchanges(
 ) -> Page:
     """Newest first, at most `limit`. Without answers no content is read: `answer` is empty, `is_erased` False.
 
-    Raises ValueError for a cursor that is none of ours.
+    A page may be short before the list ends (fitting.MOST_SEEN). Raises ValueError for a cursor that is none of
+    ours, or a text without a word; TooBroad.
     """
-    query = _query(project, filters or Filters())
-    if cursor is not None:
-        moment, last = decode_cursor(cursor)
-        older = sa.and_(exchanges.c.received_at == moment, exchanges.c.id < last)
-        # the first condition says nothing new, but it alone is a range of the index
-        query = query.where(exchanges.c.received_at <= moment, sa.or_(exchanges.c.received_at < moment, older))
-    found = conn.execute(query.limit(limit + 1)).all()
+    query = query or Query()
+    refuse_broad(query, "exchanges")
+    place = None if cursor is None else decode_cursor(cursor)
+    driver = next((name for name in ("text", "user", "tag") if getattr(query, name) is not None), None)
+    if driver is None:
+        wanted, reached = _walk(conn, project, query, place)
+    else:
+        wanted, reached = _hits(conn, project, query, driver, place)
+    listed = _query(project).where(*wanted, *_fits(conn, project, query, driver))
+    if driver == "text":  # in its index's order, which tells exchanges of one microsecond apart in its own way
+        listed = listed.order_by(None).order_by(search.number_of(exchanges.c.id, project).desc())
+    found = conn.execute(listed.limit(limit + 1)).all()
     rows = _rows(conn, project, found[:limit], with_answers)
-    more = len(found) > limit
-    return Page(rows, encode_cursor(rows[-1].received_at, rows[-1].exchange_id) if more else None)
+    if len(found) > limit:
+        return Page(rows, encode_cursor(rows[-1].received_at, rows[-1].exchange_id))
+    return Page(rows, encode_cursor(*reached) if reached else None)
+
+
+def _walk(conn: sa.Connection, project: str, query: Query, place: Place | None) -> tuple[list[Any], Place | None]:
+    """Conditions that an index of `exchanges` by time can follow, and where this page must end, if it must."""
+    at, key = exchanges.c.received_at, exchanges.c.id
+    wanted = [exchanges.c.project == project, *between(query, at)]
+    wanted += [] if query.model is None else [exchanges.c.model == query.model]
+    wanted += [] if query.rule is None else [exchanges.c.rule == query.rule]
+    wanted += [] if place is None else older(at, key, place)
+    if not query.said().keys() - {"since", "until", "model", "rule"}:
+        return wanted, None
+    last = reaches(conn, sa.select(at, key).where(*wanted).order_by(at.desc(), key.desc()), MOST_SEEN)
+    if last is None:
+        return wanted, None
+    return [*wanted, *not_older(at, key, (last[0], last[1]))], (last[0], last[1])
+
+
+def _hits(
+    conn: sa.Connection, project: str, query: Query, driver: str, place: Place | None
+) -> tuple[list[Any], Place | None]:
+    """The newest exchanges that another index leads to; behind the last one the next page begins."""
+    look: Any = {"since": query.since, "until": query.until, "before": place, "limit": MOST_HITS}
+    if driver == "text":
+        ids = search.saying(conn, project, str(query.text), **look)
+    else:
+        ids = [found[0] for found in search.marked(conn, project, driver, getattr(query, driver), **look)]
+    wanted = [exchanges.c.project == project, exchanges.c.id.in_(ids), *between(query, exchanges.c.received_at)]
+    wanted += [] if query.model is None else [exchanges.c.model == query.model]
+    wanted += [] if query.rule is None else [exchanges.c.rule == query.rule]
+    if len(ids) < MOST_HITS:
+        return wanted, None
+    last = sa.select(exchanges.c.received_at).where(exchanges.c.project == project, exchanges.c.id == ids[-1])
+    return wanted, (conn.execute(last).scalar_one(), ids[-1])
+
+
+def _fits(conn: sa.Connection, project: str, query: Query, driver: str | None) -> list[Any]:
+    """What is tried on each row."""
+    wanted = of_exchange(conn, project, query, exchanges.c.id, driven_by=driver)
+    wanted += of_explanation(query, FOUND) + has_term(project, query, FOUND)
+    wanted += flagged(project, query, flags.c.exchange_id == exchanges.c.id)
+    return [*wanted, STATE.in_(query.state)] if query.state else wanted
 
 
 def one_exchange(conn: sa.Connection, project: str, exchange_id: str) -> Row:
     """The line of one exchange. Raises NotFound."""
-    row = conn.execute(_query(project, Filters()).where(exchanges.c.id == exchange_id)).first()
+    row = conn.execute(_query(project).where(exchanges.c.id == exchange_id)).first()
     if row is None:
         raise NotFound(f"there is no exchange {exchange_id!r} in project {project!r}")
     (shown,) = _rows(conn, project, [row], with_answers=True)
@@ -160,45 +216,29 @@ def _newest(table: sa.Table, alias: sa.FromClause) -> sa.ColumnElement[bool]:
     return sa.and_(alias.c.project == exchanges.c.project, alias.c.id == newest)
 
 
-def _query(project: str, filters: Filters) -> sa.Select[Any]:
-    found, job = explanations.alias("found"), outbox.alias("job")
-    state = sa.case(
-        (job.c.state.in_((*LIVE, "paused")), job.c.state),
-        (found.c.verdict.is_not(None), found.c.verdict),
-        (job.c.state.in_(("failed", "cancelled")), job.c.state),
-        else_="captured",
-    )
-    query = (
+def _query(project: str) -> sa.Select[Any]:
+    return (
         sa.select(
             exchanges.c.id.label("exchange_id"),
             exchanges.c.upstream_id,
             exchanges.c.received_at,
             exchanges.c.model,
-            state.label("state"),
-            job.c.reason,
-            job.c.id.label("job_id"),
-            found.c.id.label("explanation_id"),
-            found.c.verdict,
-            found.c.r2,
-            found.c.r2_low,
-            found.c.r2_high,
+            STATE.label("state"),
+            JOB.c.reason,
+            JOB.c.id.label("job_id"),
+            FOUND.c.id.label("explanation_id"),
+            FOUND.c.verdict,
+            FOUND.c.r2,
+            FOUND.c.r2_low,
+            FOUND.c.r2_high,
             *(exchanges.c[name] for name in _SHOWN),
-            job.c.state.label("job_state"),
-            job.c.r2_so_far,
+            JOB.c.state.label("job_state"),
+            JOB.c.r2_so_far,
         )
-        .select_from(exchanges.outerjoin(found, _newest(explanations, found)).outerjoin(job, _newest(outbox, job)))
+        .select_from(exchanges.outerjoin(FOUND, _newest(explanations, FOUND)).outerjoin(JOB, _newest(outbox, JOB)))
         .where(exchanges.c.project == project)
         .order_by(exchanges.c.received_at.desc(), exchanges.c.id.desc())
     )
-    if filters.states:
-        query = query.where(state.in_(filters.states))
-    if filters.model is not None:
-        query = query.where(exchanges.c.model == filters.model)
-    if filters.since is not None:
-        query = query.where(exchanges.c.received_at >= filters.since)
-    if filters.until is not None:
-        query = query.where(exchanges.c.received_at < filters.until)
-    return query
 
 
 def _rows(conn: sa.Connection, project: str, found: Sequence[Any], with_answers: bool) -> tuple[Row, ...]:

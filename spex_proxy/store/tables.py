@@ -3,8 +3,9 @@
 Rules that hold for every table, from the first migration on:
 
 - `project` is the tenant, NOT NULL, and the first column of every key (but of `workers`, who serve all tenants).
-- Text and token ids live in `contents` and nowhere else, so that destroying a person's content is
-  one UPDATE. Everything beside it (ranges, masks, values, spectra) stays loadable afterwards.
+- Text and token ids live in `contents` and nowhere else, but for the words to search by (tables_of_search):
+  destroying a person's content is one function. Everything beside it (ranges, masks, values, spectra) stays
+  loadable afterwards.
 - Times are timezone-aware UTC; durations are seconds; probabilities lie in [0, 1].
 - JSON columns hold small things that a person may want to read in SQL; arrays are BLOBs (codec.py).
   Plain JSON, not JSONB: it keeps text exactly, and JSONB refuses some strings that clients do send.
@@ -17,15 +18,16 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from spex_proxy.store.columns import Id, Text, UtcDateTime, in_project, metadata, of, project_column, required
+from spex_proxy.store.columns import Id, Text, UtcDateTime, counter, in_project, metadata, of, project_column, required
 from spex_proxy.store.tables_of_flags import flags, webhooks
 from spex_proxy.store.tables_of_jobs import outbox, pauses, rule_books, rule_uses, workers
 from spex_proxy.store.tables_of_review import case_events, cases
+from spex_proxy.store.tables_of_search import marks, texts
 
 __all__ = [
     "case_events", "cases", "contents", "evidence_blocks", "exchanges", "explanation_games", "explanations", "flags",
-    "games", "interactions", "metadata", "outbox", "pauses", "projects", "rule_books", "rule_uses", "webhooks",
-    "workers",
+    "games", "interactions", "marks", "metadata", "outbox", "pauses", "projects", "rule_books", "rule_uses", "texts",
+    "webhooks", "workers",
 ]  # fmt: skip
 
 projects = sa.Table("projects", metadata, project_column(), required("created_at", UtcDateTime))
@@ -61,6 +63,16 @@ exchanges = sa.Table(
     in_project(),
     sa.Index("ix_exchanges_time", "project", "received_at"),
     sa.Index("ix_exchanges_model_time", "project", "model", "received_at"),
+    sa.Index("ix_exchanges_rule_time", "project", "rule", "received_at"),
+    sa.Index(
+        "ix_exchanges_chosen",  # those that the draw chose: how often a cap said no (aggregates weigh by it)
+        "project",
+        "explain_why",
+        "received_at",
+        "rule",
+        sqlite_where=sa.text("explain_why IN ('sampled', 'capped')"),
+        postgresql_where=sa.text("explain_why IN ('sampled', 'capped')"),
+    ),
     sa.Index("ix_exchanges_upstream_id", "project", "upstream_id"),
     sa.Index("ix_exchanges_trace_id", "project", "trace_id"),
 )
@@ -165,6 +177,7 @@ explanations = sa.Table(
     in_project(),
     of("exchanges", "exchange_id"),
     sa.Index("ix_explanations_time", "project", "created_at"),
+    sa.Index("ix_explanations_verdict_time", "project", "verdict", "created_at"),
     sa.Index("ix_explanations_exchange_time", "project", "exchange_id", "created_at"),
     sa.Index("ix_explanations_trace_id", "project", "trace_id"),
 )
@@ -193,5 +206,6 @@ interactions = sa.Table(
     required("banzhaf", sa.Double()),
     required("moebius", sa.Double()),
     sa.Column("standard_error", sa.Double()),
+    counter("origins"),  # of its players, as bits (facts.origins); 0 where it is not known
     of("explanations", "explanation_id"),
 )

@@ -186,4 +186,9 @@ def _effect(interaction: InteractionView) -> str:
 
 def _text(text: str, style: str = "") -> Text:
     """Foreign text as it is: no markup of ours in it, and nothing that a terminal obeys."""
-    return Text(text.replace("\r\n", "\n").translate(_CONTROLS), style=style)
+    return Text(harmless(text), style=style)
+
+
+def harmless(text: str) -> str:
+    """What a text may do to a terminal, made visible instead."""
+    return text.replace("\r\n", "\n").translate(_CONTROLS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request
+from collections.abc import Iterator
 
-from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_flags, api_jobs
+from fastapi import APIRouter, Depends, Request
+from fastapi.dependencies.models import Dependant
+
+from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_flags, api_jobs, api_query
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.errors import Refused
 
@@ -13,7 +16,7 @@ PREFIX = "/spex/api/v1"
 
 def known_only(request: Request) -> None:
     """A filter that is misspelt would otherwise show everything, as if nothing had been asked."""
-    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    known = set(_parameters(request.scope["route"].dependant))
     for name in request.query_params:
         if name not in known:
             there = ", ".join(sorted(known))
@@ -22,9 +25,17 @@ def known_only(request: Request) -> None:
             )
 
 
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """Of a route, and of what it depends on."""
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for other in dependant.dependencies:
+        yield from _parameters(other)
+
+
 def make_api_router(doors: Doors) -> APIRouter:
     """All of it."""
     router = APIRouter(prefix=PREFIX, dependencies=[Depends(known_only)])
+    router.include_router(api_query.make_router(doors))
     router.include_router(api_exchanges.make_router(doors))
     router.include_router(api_explanations.make_router(doors))
     router.include_router(api_jobs.make_router(doors))

@@ -5,24 +5,27 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Depends, Response
+from fastapi import Query as Parameter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import Connection
 
 from spex_proxy.engine.decide import METHODS
 from spex_proxy.facts.aim import QUOTE, Aim
 from spex_proxy.facts.errors import CannotExplain, NotFound
+from spex_proxy.facts.query import Query
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.records import ExchangePage, ExchangeRecord, JobRecord
 from spex_proxy.flows.ask import Asked, ask
 from spex_proxy.store.browse import exchange_story
 from spex_proxy.store.browse_jobs import job_progress
 from spex_proxy.store.exchanges import load_exchange
-from spex_proxy.store.listing import Filters, State, list_exchanges
+from spex_proxy.store.listing import list_exchanges
 from spex_proxy.store.lookup import find
 from spex_proxy.web import examples, replies
-from spex_proxy.web.doors import AnyId, Cursor, Doors, IdempotencyKey, Limit, Number, Project, Since, Until
+from spex_proxy.web.doors import AnyId, Cursor, Doors, IdempotencyKey, Limit, Number, Project
 from spex_proxy.web.errors import Refused, documented
+from spex_proxy.web.filters import filters_of
 from spex_proxy.wire.aiming import spelled_for
 
 MOST_BUDGET = 65_536
@@ -93,27 +96,17 @@ def make_router(doors: Doors) -> APIRouter:
 
 
 def _add_reads(router: APIRouter, doors: Doors) -> None:
-    @router.get("/exchanges", responses={200: examples.EXCHANGE_PAGE, **documented(422)})
+    @router.get("/exchanges", responses={200: examples.EXCHANGE_PAGE, **documented(400, 422)})
     def exchanges(
-        since: Since = None,
-        until: Until = None,
-        model: Annotated[str | None, Query(description="Exactly this model.", min_length=1, max_length=400)] = None,
-        state: Annotated[list[State] | None, Query(description="One of these; may be repeated.")] = None,
-        preview: Annotated[bool, Query(description="Show the answers' first characters: this reads content.")] = False,
+        filters: Annotated[Query, Depends(filters_of("exchanges"))],
+        preview: Annotated[bool, Parameter(description="Show the answers' beginnings: reads content.")] = False,
         limit: Limit = 50,
         cursor: Cursor = None,
         project: Project = None,
     ) -> ExchangePage:
         """Captured requests, newest first. Following `next_cursor` gives each row once, whatever arrives meanwhile."""
         chosen = project or doors.project
-        page = doors.read(
-            list_exchanges,
-            chosen,
-            Filters(tuple(state or ()), model, since, until),
-            cursor=cursor,
-            limit=limit,
-            with_answers=preview,
-        )
+        page = doors.read(list_exchanges, chosen, filters, cursor=cursor, limit=limit, with_answers=preview)
         rows = tuple(replies.exchange_row(row, chosen, preview=preview) for row in page.rows)
         return ExchangePage(rows, page.next_cursor)
 

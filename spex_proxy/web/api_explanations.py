@@ -5,17 +5,18 @@ from __future__ import annotations
 from threading import BoundedSemaphore
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Response
+from fastapi import Query as Parameter
 from sqlalchemy import Connection
 
-from spex_proxy.facts.explanation import Verdict
+from spex_proxy.facts.query import Query
 from spex_proxy.facts.records import EvidenceRecord, ExplanationPage, ExplanationRecord, VerificationRecord
 from spex_proxy.store import browse
-from spex_proxy.store.browse_explanations import ExplanationFilters, Measured, list_explanations, measured
-from spex_proxy.store.lookup import find
+from spex_proxy.store.browse_explanations import Measured, list_explanations, measured
 from spex_proxy.web import downloads, examples, replies
-from spex_proxy.web.doors import AnyId, Cursor, Doors, Limit, Project, Since, Until
+from spex_proxy.web.doors import AnyId, Cursor, Doors, Limit, Project
 from spex_proxy.web.errors import Refused, documented
+from spex_proxy.web.filters import filters_of, with_whole_id
 
 MOST_VERIFYING = 2
 """At once: each keeps a core busy for seconds."""
@@ -30,30 +31,23 @@ def make_router(doors: Doors) -> APIRouter:
 
 
 def _add_reads(router: APIRouter, doors: Doors) -> None:
-    @router.get("/explanations", responses={200: examples.EXPLANATION_PAGE, **documented(404, 422)})
+    @router.get("/explanations", responses={200: examples.EXPLANATION_PAGE, **documented(400, 404, 422)})
     def explanations(
-        since: Since = None,
-        until: Until = None,
-        verdict: Annotated[list[Verdict] | None, Query(description="One of these; may be repeated.")] = None,
-        flag: Annotated[str | None, Query(description="Carries this flag.", min_length=1, max_length=200)] = None,
-        exchange: Annotated[
-            str | None, Query(description="Of this exchange; any id.", min_length=1, max_length=200)
-        ] = None,
+        filters: Annotated[Query, Depends(filters_of("explanations"))],
         limit: Limit = 50,
         cursor: Cursor = None,
         project: Project = None,
     ) -> ExplanationPage:
         """Explanations, newest first. Following `next_cursor` gives each row once, whatever is made meanwhile."""
         chosen = project or doors.project
-        exchange_id = doors.read(find, exchange, chosen).exchange_id if exchange else None
-        filters = ExplanationFilters(since, until, tuple(verdict or ()), flag, exchange_id)
-        page = doors.read(list_explanations, chosen, filters, cursor=cursor, limit=limit)
+        whole = doors.read(with_whole_id, filters, chosen)
+        page = doors.read(list_explanations, chosen, whole, cursor=cursor, limit=limit)
         return ExplanationPage(tuple(replies.explanation_row(line) for line in page.lines), page.next_cursor)
 
     @router.get("/explanations/{any_id}", responses={200: examples.EXPLANATION, **documented(400, 404, 409, 422)})
     def explanation(
         any_id: AnyId,
-        terms: Annotated[bool, Query(description="Give the whole spectrum, not only the strongest terms.")] = False,
+        terms: Annotated[bool, Parameter(description="Give the whole spectrum, not only the strongest terms.")] = False,
         project: Project = None,
     ) -> ExplanationRecord:
         """Why an answer came out: segments with their effects, what acts together, and how far to trust it."""

@@ -26,6 +26,7 @@ from spex_proxy.facts.errors import (
 )
 from spex_proxy.facts.records import ErrorRecord
 from spex_proxy.store.connect import StoreError
+from spex_proxy.store.fitting import TooBroad
 
 RETRY_S = 5
 """What Retry-After says where trying again may help."""
@@ -47,6 +48,7 @@ ANSWERS: tuple[tuple[type[Exception], int, str], ...] = (
     (VerificationFailed, 409, "damaged"),
     (BadEvidence, 409, "bad_evidence"),
     (PluginError, 409, "plugin"),
+    (TooBroad, 400, "too_broad"),
     (SettingsError, 503, "store_unavailable"),
     (StoreError, 503, "store_unavailable"),
     (SpexError, 400, "refused"),

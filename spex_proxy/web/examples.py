@@ -25,7 +25,7 @@ def _json(value: Any) -> Any:
     return TypeAdapter(type(value)).dump_python(value, mode="json")
 
 
-def _answer(value: Any, description: str) -> dict[str, Any]:
+def answer(value: Any, description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"example": _json(value)}}}
 
 
@@ -173,21 +173,21 @@ _CASE = records.CaseRecord(
 _EVENT = records.CaseEventRecord(0, _WHEN, "ann", "opened", None, "the answer obeys the web page")
 CASE_CURSOR = encode_cursor(_WHEN, f"2 {_CASE.id}")
 
-FLAG = _answer(_RAISED, "The flag as it stands.")
-FLAGS = _answer(records.RaisedList((_RAISED,)), "The flags.")
-EXCHANGE_PAGE = _answer(records.ExchangePage((_ROW,), CURSOR_EXAMPLE), "One page.")
-EXCHANGE = _answer(_EXCHANGE, "The exchange.")
-EXPLANATION_PAGE = _answer(records.ExplanationPage((_LINE,), None), "One page.")
-EXPLANATION = _answer(_EXPLANATION, "The explanation.")
-EVIDENCE = _answer(_EVIDENCE, "The evidence.")
-VERIFICATION = _answer(_VERIFICATION, "What was found; `passed` is the sum of it.")
-JOB = _answer(_JOB, "The job.")
-REVIEW = _answer(
+FLAG = answer(_RAISED, "The flag as it stands.")
+FLAGS = answer(records.RaisedList((_RAISED,)), "The flags.")
+EXCHANGE_PAGE = answer(records.ExchangePage((_ROW,), CURSOR_EXAMPLE), "One page.")
+EXCHANGE = answer(_EXCHANGE, "The exchange.")
+EXPLANATION_PAGE = answer(records.ExplanationPage((_LINE,), None), "One page.")
+EXPLANATION = answer(_EXPLANATION, "The explanation.")
+EVIDENCE = answer(_EVIDENCE, "The evidence.")
+VERIFICATION = answer(_VERIFICATION, "What was found; `passed` is the sum of it.")
+JOB = answer(_JOB, "The job.")
+REVIEW = answer(
     records.ReviewRecord((records.QueueRecord("review", 3, 1, 12, _WHEN),), ("harmless", "wrong")), "The queues."
 )
-CASE = _answer(_CASE, "The case as it is now.")
-CASE_PAGE = _answer(records.CasePage((_CASE,), CASE_CURSOR), "One page.")
-CASE_STORY = _answer(records.CaseStory(_CASE, (_EVENT,)), "The case and its history.")
+CASE = answer(_CASE, "The case as it is now.")
+CASE_PAGE = answer(records.CasePage((_CASE,), CASE_CURSOR), "One page.")
+CASE_STORY = answer(records.CaseStory(_CASE, (_EVENT,)), "The case and its history.")
 EVENTS = event("progress", one_line(_json(_JOB))).decode()
 
 WISHES = {

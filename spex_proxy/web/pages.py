@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -19,21 +19,23 @@ from jinja2 import FileSystemLoader
 from sqlalchemy import Engine
 
 from spex_proxy.facts.errors import BadEvidence, NotFound, SpexError, VerificationFailed
+from spex_proxy.facts.query import STATES
 from spex_proxy.store import lookup
 from spex_proxy.store.connect import StoreError, reading
-from spex_proxy.store.listing import LIVE, STATES, Filters, State, list_exchanges, models
+from spex_proxy.store.listing import LIVE, Page, list_exchanges, models
 from spex_proxy.study.coalitions import make_table
 from spex_proxy.study.html import make_environment, standalone
 from spex_proxy.study.sheet import make_sheet
 from spex_proxy.study.stored import load_evidence, load_sheet
 from spex_proxy.study.text import label, pieces
+from spex_proxy.web import forms
 from spex_proxy.web.assets import PAGE_HEADERS, Assets
 from spex_proxy.web.desk import ENDED, load_desk, load_progress
+from spex_proxy.web.query_pages import ORIGIN_WORDS, QueryPages
 
 PREFIX = "/spex"
 ROWS = 40
 """Exchanges on a page of the list."""
-RANGES = {"1h": timedelta(hours=1), "24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ def make_pages_router(
     router.add_api_route("", pages.home, methods=["GET"])
     router.add_api_route("/", pages.listing, methods=["GET"])
     router.add_api_route("/find", pages.find, methods=["GET"])
+    questions = QueryPages(pages.read, pages.show, project)
+    router.add_api_route("/dashboard", questions.dashboard, methods=["GET"])
+    router.add_api_route("/compare", questions.compare, methods=["GET"])
     router.add_api_route("/exchanges/{any_id}", pages.exchange, methods=["GET"])
     router.add_api_route("/exchanges/{any_id}/job", pages.job, methods=["GET"])
     router.add_api_route("/explanations/{any_id}", pages.exchange, methods=["GET"])
@@ -61,7 +66,7 @@ class Pages:
     """The handlers, and what they share."""
 
     def __init__(self, store: Callable[[], Engine], project: str, relay: str, version: str) -> None:
-        self._store, self._project = store, project
+        self._store, self.project = store, project
         self._assets = Assets.load()
         self._templates = make_environment(FileSystemLoader(Path(__file__).parent / "templates"))
         self._templates.globals.update(
@@ -71,6 +76,7 @@ class Pages:
             version=version,
             label=label,
             pieces=pieces,
+            origin_words=ORIGIN_WORDS,
             ENDED=ENDED,
         )
 
@@ -78,28 +84,32 @@ class Pages:
         return _see(f"{PREFIX}/")
 
     def listing(self, request: Request) -> Response:
-        asked = dict(request.query_params)
-        filters = read_filters(asked, datetime.now(UTC))
+        asked = {name: value for name, value in request.query_params.items() if value}
+        query, trouble = forms.understood(asked, "exchanges", datetime.now(UTC))
         try:
-            page, known = self._read(
+            page, known = self.read(
                 lambda conn: (
-                    list_exchanges(conn, self._project, filters, cursor=asked.get("cursor") or None, limit=ROWS),
-                    models(conn, self._project),
+                    list_exchanges(conn, self.project, query, cursor=asked.get("cursor"), limit=ROWS)
+                    if not trouble
+                    else Page((), None),
+                    models(conn, self.project),
                 )
             )
         except ValueError:  # a cursor of another version, or made up: begin again
             return _see(f"{PREFIX}/")
-        kept = {name: asked[name] for name in ("state", "model", "range", "since", "until") if asked.get(name)}
-        return self._page(
+        kept = {name: value for name, value in asked.items() if name in forms.NAMES}
+        return self.show(
             "list.html",
             page=page,
             models=known,
             states=STATES,
-            ranges=RANGES,
+            ranges=forms.RANGES,
             asked=kept,
+            trouble=trouble,
             is_first=not asked.get("cursor"),
             live=LIVE,
             older=f"?{urlencode({**kept, 'cursor': page.next_cursor})}" if page.next_cursor else "",
+            is_cut=page.next_cursor is not None and len(page.rows) < ROWS,
             newest=f"?{urlencode(kept)}" if kept else f"{PREFIX}/",
         )
 
@@ -107,33 +117,33 @@ class Pages:
         text = request.query_params.get("id", "").strip()
         if not text:
             return _see(f"{PREFIX}/")
-        found = self._read(lookup.find, text, self._project)
+        found = self.read(lookup.find, text, self.project)
         if found.exchange_id is None or found.found_by == "explanation":
             return _see(f"{PREFIX}/explanations/{quote(found.explanation_ids[0], safe='')}")
         return _see(f"{PREFIX}/exchanges/{quote(found.exchange_id, safe='')}")
 
     def exchange(self, any_id: str) -> Response:
-        desk = self._read(load_desk, any_id, self._project)
+        desk = self.read(load_desk, any_id, self.project)
         row = desk.exchange.row if desk.exchange else None
-        return self._page("exchange.html", desk=desk, sheet=desk.sheet, row=row)
+        return self.show("exchange.html", desk=desk, sheet=desk.sheet, row=row)
 
     def job(self, any_id: str) -> Response:
         """The card of the newest job alone: what the page puts in place of the old one."""
-        return self._page("job.html", progress=self._read(load_progress, any_id, self._project))
+        return self.show("job.html", progress=self.read(load_progress, any_id, self.project))
 
     def table(self, request: Request, any_id: str) -> Response:
         """The 2^k table of chosen segments alone: `?players=2,5`, counted from 1."""
-        told, rows = self._read(load_evidence, any_id, self._project)
+        told, rows = self.read(load_evidence, any_id, self.project)
         try:
             players = [int(part) - 1 for part in request.query_params.get("players", "").split(",")]
             table = make_table(told.explanation.spectrum, rows, players)
         except ValueError as error:
-            return self._page("fault.html", 422, title="No such table", message=str(error))
+            return self.show("fault.html", 422, title="No such table", message=str(error))
         sheet = make_sheet(told.explanation, told.game, told.exchange, None)
-        return self._page("table.html", sheet=sheet, table=table)
+        return self.show("table.html", sheet=sheet, table=table)
 
     def download(self, any_id: str) -> Response:
-        sheet, _ = self._read(load_sheet, any_id, self._project)
+        sheet, _ = self.read(load_sheet, any_id, self.project)
         name = f"explanation-{sheet.explanation.id[:12]}.html"
         # the file brings a policy of its own, by the digests of what stands inside it
         headers = {
@@ -147,13 +157,13 @@ class Pages:
         return self._assets.respond(request, version, name)
 
     def fault(self, status: int, title: str, message: str) -> Response:
-        return self._page("fault.html", status, title=title, message=message)
+        return self.show("fault.html", status, title=title, message=message)
 
-    def _read(self, function: Callable[..., Result], *arguments: Any) -> Result:
+    def read(self, function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
         with reading(self._store()) as connection:
-            return function(connection, *arguments)
+            return function(connection, *arguments, **options)
 
-    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
+    def show(self, template: str, status: int = 200, **values: Any) -> Response:
         html = self._templates.get_template(template).render(values)
         return Response(html, status, PAGE_HEADERS, media_type="text/html; charset=utf-8")
 
@@ -186,23 +196,6 @@ def said(error: Exception) -> tuple[int, str, str]:
     # not the text of a database's error: it quotes the statement with its parameters
     reason = str(error) if isinstance(error, SpexError) else type(error).__name__
     return 503, "The store can’t be read now", f"Production is not affected. Reason: {reason}"
-
-
-def read_filters(asked: dict[str, str], now: datetime) -> Filters:
-    """What the form says. What makes no sense is left out: a page is better than an error."""
-    states: tuple[State, ...] = tuple(state for state in STATES if state == asked.get("state"))
-    since, until = _moment(asked.get("since")), _moment(asked.get("until"))
-    if since is None and asked.get("range") in RANGES:
-        since = now - RANGES[asked["range"]]
-    return Filters(states, asked.get("model") or None, since, until)
-
-
-def _moment(text: str | None) -> datetime | None:
-    try:
-        at = datetime.fromisoformat(text) if text else None
-    except ValueError:
-        return None
-    return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
 
 
 def _see(address: str) -> Response:

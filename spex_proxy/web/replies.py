@@ -38,7 +38,7 @@ def clean(value: Any) -> Any:
     return value
 
 
-def _make(kind: type[Any], *sources: Any, **fields: Any) -> Any:
+def fill(kind: type[Any], *sources: Any, **fields: Any) -> Any:
     """A record from the attributes of `sources` that have its fields' names, and from `fields`."""
     for field in dataclasses.fields(kind):
         for source in sources:
@@ -50,13 +50,13 @@ def _make(kind: type[Any], *sources: Any, **fields: Any) -> Any:
 def exchange_row(row: Row, project: str, *, preview: bool) -> records.ExchangeRow:
     job = records.JobBrief(row.job_id, str(row.job_state), row.reason) if row.job_id else None
     shown = row.answer[:PREVIEW_CHARS] if preview and not row.is_erased else None
-    made = _make(records.ExchangeRow, row, id=row.exchange_id, project=project, job=job, preview=shown)
+    made = fill(records.ExchangeRow, row, id=row.exchange_id, project=project, job=job, preview=shown)
     return cast(records.ExchangeRow, made)
 
 
 def exchange_record(story: ExchangeStory, project: str) -> records.ExchangeRecord:
     exchange = story.exchange
-    made = _make(
+    made = fill(
         records.ExchangeRecord,
         story,
         row=exchange_row(story.row, project, preview=True),
@@ -69,23 +69,23 @@ def exchange_record(story: ExchangeStory, project: str) -> records.ExchangeRecor
 
 
 def _messages(exchange: Exchange | None) -> tuple[records.MessageRecord, ...] | None:
-    return tuple(_make(records.MessageRecord, message) for message in exchange.messages) if exchange else None
+    return tuple(fill(records.MessageRecord, message) for message in exchange.messages) if exchange else None
 
 
 def _brief(job: Job) -> records.JobBrief:
-    return cast(records.JobBrief, _make(records.JobBrief, job))
+    return cast(records.JobBrief, fill(records.JobBrief, job))
 
 
 def _flags(flags: Sequence[Flag]) -> tuple[records.FlagRecord, ...]:
-    return tuple(_make(records.FlagRecord, flag) for flag in flags)
+    return tuple(fill(records.FlagRecord, flag) for flag in flags)
 
 
 def raised_record(raised: Raised) -> records.RaisedRecord:
-    return cast(records.RaisedRecord, _make(records.RaisedRecord, raised, raised.flag))
+    return cast(records.RaisedRecord, make(records.RaisedRecord, raised, raised.flag))
 
 
 def explanation_row(line: ExplanationLine) -> records.ExplanationRow:
-    made = _make(
+    made = fill(
         records.ExplanationRow, line, n_segments=line.n_players, masks=line.cost_masks, flags=_flags(line.flags)
     )
     return cast(records.ExplanationRow, made)
@@ -93,13 +93,13 @@ def explanation_row(line: ExplanationLine) -> records.ExplanationRow:
 
 def explanation_record(story: Story, *, terms: bool) -> records.ExplanationRecord:
     explanation, view = story.explanation, make_view(story.explanation, story.game, story.exchange)
-    made = _make(
+    made = fill(
         records.ExplanationRecord,
         explanation,
-        fidelity=_make(records.FidelityRecord, explanation.fidelity),
-        hierarchy=_make(records.HierarchyRecord, view.hierarchy),
-        cost=_make(records.CostRecord, explanation.cost),
-        target=_make(records.TargetRecord, explanation.target),
+        fidelity=fill(records.FidelityRecord, explanation.fidelity),
+        hierarchy=fill(records.HierarchyRecord, view.hierarchy),
+        cost=fill(records.CostRecord, explanation.cost),
+        target=fill(records.TargetRecord, explanation.target),
         flags=_flags(explanation.flags),
         erased=story.exchange is None,
         segments=_segments(story, view),
@@ -115,13 +115,13 @@ def explanation_record(story: Story, *, terms: bool) -> records.ExplanationRecor
 def _segments(story: Story, view: View) -> tuple[records.SegmentRecord, ...]:
     erased = {"text": None} if story.exchange is None else {}
     pairs = zip(view.segments, story.game.players.segments, strict=True)
-    return tuple(_make(records.SegmentRecord, shown, stored, **erased) for shown, stored in pairs)
+    return tuple(fill(records.SegmentRecord, shown, stored, **erased) for shown, stored in pairs)
 
 
 def _interactions(explanation: Explanation, view: View) -> tuple[records.InteractionRecord, ...]:
     stored = [i for i in explanation.interactions if i.order >= 2]
     pairs = zip(view.interactions, stored, strict=True)
-    return tuple(_make(records.InteractionRecord, shown, i, segments=shown.numbers) for shown, i in pairs)
+    return tuple(fill(records.InteractionRecord, shown, i, segments=shown.numbers) for shown, i in pairs)
 
 
 def _terms(spectrum: Spectrum) -> tuple[records.TermRecord, ...]:
@@ -139,7 +139,7 @@ def evidence_record(explanation_id: str, games: Sequence[Measured]) -> records.E
 
 def _game(measured: Measured) -> records.GameEvidence:
     game, blocks = measured.game, measured.blocks
-    made = _make(
+    made = fill(
         records.GameEvidence,
         game,
         game_id=game.id,
@@ -155,13 +155,13 @@ def _game(measured: Measured) -> records.GameEvidence:
 
 
 def verification_record(explanation_id: str, checks: Sequence[Check]) -> records.VerificationRecord:
-    shown = tuple(_make(records.CheckRecord, c, passed=c.is_passed, skipped=c.is_skipped) for c in checks)
+    shown = tuple(fill(records.CheckRecord, c, passed=c.is_passed, skipped=c.is_skipped) for c in checks)
     return records.VerificationRecord(explanation_id, all(check.is_passed for check in checks), shown)
 
 
 def job_record(progress: JobProgress) -> records.JobRecord:
     job = progress.job
-    made = _make(
+    made = fill(
         records.JobRecord,
         progress,
         job,
@@ -173,12 +173,12 @@ def job_record(progress: JobProgress) -> records.JobRecord:
 
 
 def case_record(case: Case) -> records.CaseRecord:
-    return cast(records.CaseRecord, _make(records.CaseRecord, case))
+    return cast(records.CaseRecord, fill(records.CaseRecord, case))
 
 
 def case_story(case: Case, history: Sequence[CaseEvent]) -> records.CaseStory:
-    return records.CaseStory(case_record(case), tuple(_make(records.CaseEventRecord, event) for event in history))
+    return records.CaseStory(case_record(case), tuple(fill(records.CaseEventRecord, event) for event in history))
 
 
 def review_record(lines: Sequence[QueueLine], labels: tuple[str, ...]) -> records.ReviewRecord:
-    return records.ReviewRecord(tuple(_make(records.QueueRecord, line) for line in lines), labels)
+    return records.ReviewRecord(tuple(fill(records.QueueRecord, line) for line in lines), labels)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from spex_proxy.facts.exchange import Exchange, RequestHead
 from spex_proxy.facts.rules import Globs, Rule, RuleBook, When
+from spex_proxy.wire.asker import tags_of, user_of
 from spex_proxy.wire.patterns import SEARCHED_CHARACTERS, expression, fits_glob
 
 SEARCHED_TEXTS = 64
@@ -82,21 +83,8 @@ def _found(pattern: str | None, texts: Sequence[str]) -> bool:
     return any(search(text[:SEARCHED_CHARACTERS]) is not None for text in texts[-SEARCHED_TEXTS:])
 
 
-def user_of(request: Mapping[str, Any]) -> str | None:
-    """Who asked: `safety_identifier` or `user` (OpenAI), `metadata.user_id` (Anthropic)."""
-    metadata = request.get("metadata")
-    given = metadata.get("user_id") if isinstance(metadata, dict) else None
-    names = (request.get("safety_identifier"), request.get("user"), given)
-    return next((name for name in names if isinstance(name, str) and name), None)
-
-
-def _tags(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    metadata = request.get("metadata")
-    return metadata if isinstance(metadata, dict) else {}
-
-
 def _tags_fit(when: When, exchange: Exchange) -> bool:
-    tags = _tags(exchange.request)
+    tags = tags_of(exchange.request)
     return all(isinstance(tags.get(key), str) and _any(globs, (tags[key],)) for key, globs in when.tag)
 
 

@@ -82,6 +82,7 @@ def test_every_operation_of_the_api_has_a_method(api: Api) -> None:
     document = api.http.get(f"{api.url}/spex/api/v1/openapi.json").json()
     ends = {path.rsplit("/", 1)[1] for path in document["paths"] if path.startswith("/spex/api/v1/")}
     words = {"{any_id}": "exchange", "{job_id}": "job", "{case_id}": "case", "events": "follow"}
+    words |= dict.fromkeys(("exchanges.jsonl", "explanations.jsonl", "interactions.jsonl"), "export")
     words |= {"evidence.csv": "evidence", "evidence.npz": "evidence"}
     assert {words.get(end, end) for end in ends} <= set(dir(Client))
 

@@ -8,10 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from spex_proxy.facts.errors import CannotExplain, NotFound
+from spex_proxy.facts.query import Query
 from spex_proxy.flows.ask import ask
 from spex_proxy.store import explanations, games, outbox, steering
 from spex_proxy.store.browse import exchange_story
-from spex_proxy.store.browse_explanations import ExplanationFilters, list_explanations, measured
+from spex_proxy.store.browse_explanations import list_explanations, measured
 from spex_proxy.store.browse_jobs import job_progress
 from spex_proxy.store.connect import reading
 from spex_proxy.store.exchanges import erase_content
@@ -43,10 +44,10 @@ def test_explanations_are_listed_by_time_then_id_and_filtered(engine: sa.Engine,
         rest = list_explanations(conn, "default", cursor=first.next_cursor, limit=2)
         assert ([line.id for line in rest.lines], rest.next_cursor) == ([ids[0]], None)
         for filters, expected in (
-            (ExplanationFilters(verdicts=("unreliable",)), [ids[1]]),
-            (ExplanationFilters(since=NOON + timedelta(seconds=1)), [ids[2]]),
-            (ExplanationFilters(until=NOON + timedelta(seconds=1), flag="cut"), [ids[1], ids[0]]),
-            (ExplanationFilters(exchange_id="another"), []),
+            (Query(verdict=("unreliable",)), [ids[1]]),
+            (Query(since=NOON + timedelta(seconds=1)), [ids[2]]),
+            (Query(until=NOON + timedelta(seconds=1), flag="cut"), [ids[1], ids[0]]),
+            (Query(exchange="another"), []),
         ):
             assert [line.id for line in list_explanations(conn, "default", filters).lines] == expected
         assert list_explanations(conn, "theirs").lines == ()

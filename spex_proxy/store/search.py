@@ -1,0 +1,208 @@
+"""What an exchange is found by: its user and tags (`marks`), the words of prompt and answer (`texts`).
+
+Written with its content, erased with it. On SQLite the words are indexed by FTS5, on PostgreSQL by a GIN
+index of a tsvector; both hold the words of wire.terms, so both find the same.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
+
+from spex_proxy.facts.exchange import Exchange
+from spex_proxy.store.rows import insert_new
+from spex_proxy.store.tables_of_search import marks, texts
+from spex_proxy.wire.asker import tags_of, user_of
+from spex_proxy.wire.terms import MOST_CHARACTERS, phrases, words
+
+MOST_TAGS = 32
+LONGEST_MARK = 1024
+_PLACES = 16_383
+"""PostgreSQL knows no place of a word beyond it; what stands there is found, but not in phrases."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TIES = 2048
+_text_index = sa.table("text_index", sa.column("rowid", sa.BigInteger()), sa.column("text_index", sa.String()))
+_SECURE_DELETE = (3, 42)
+"""From this SQLite on, FTS5 can overwrite what it deletes at once."""
+
+
+def index_exchange(conn: sa.Connection, exchange: Exchange) -> None:
+    """So that an exchange that was just saved can be found."""
+    keys = {"project": exchange.project, "exchange_id": exchange.id}
+    labels = dict.fromkeys(marks_of(exchange))
+    if labels:
+        at = exchange.received_at
+        conn.execute(sa.insert(marks), [keys | {"name": n, "value": v, "received_at": at} for n, v in labels])
+    found = _all_words(exchange)
+    is_sqlite = conn.dialect.name == "sqlite"
+    stored: Any = " ".join(found) if is_sqlite else sa.cast(_vector(found), TSVECTOR)
+    first = number_at(exchange.received_at)
+    for tie in range(_TIES):
+        number = first + (zlib.crc32(exchange.id.encode("utf-8", "replace")) + tie) % _TIES
+        if insert_new(conn, texts, keys | {"number": number, "words": stored}):
+            if is_sqlite:
+                told = sa.text("INSERT INTO text_index(rowid, words) VALUES (:number, :words)")
+                conn.execute(told, {"number": number, "words": stored})
+            return
+        if _number_of(conn, exchange.project, exchange.id) is not None:
+            return
+
+
+def forget(conn: sa.Connection, project: str, exchange_id: str) -> None:
+    """Erase what it was found by. With SQLite before 3.42 the index is written anew, which takes time that grows
+    with it; otherwise erased words would stay in the file until it is merged with newer ones."""
+    ours = (texts.c.project == project, texts.c.exchange_id == exchange_id)
+    row = conn.execute(sa.select(texts.c.number, texts.c.words).where(*ours)).first()
+    if row is not None and conn.dialect.name == "sqlite":
+        is_able = sqlite3.sqlite_version_info >= _SECURE_DELETE
+        if is_able:
+            conn.exec_driver_sql("INSERT INTO text_index(text_index, rank) VALUES ('secure-delete', 1)")
+        gone = sa.text("INSERT INTO text_index(text_index, rowid, words) VALUES ('delete', :number, :words)")
+        conn.execute(gone, {"number": row[0], "words": row[1]})
+        if not is_able:
+            conn.exec_driver_sql("INSERT INTO text_index(text_index) VALUES ('optimize')")
+    conn.execute(sa.delete(texts).where(*ours))
+    conn.execute(sa.delete(marks).where(marks.c.project == project, marks.c.exchange_id == exchange_id))
+
+
+def marks_of(exchange: Exchange) -> list[tuple[str, str]]:
+    """(`user`, who) and (`tag`, `key=value`). What is longer than 1024 characters, or no text, can't be found."""
+    user = user_of(exchange.request)
+    found = [("user", user)] if user else []
+    tags = [(str(key), value) for key, value in tags_of(exchange.request).items()]
+    found += [("tag", tag(key, value)) for key, value in tags[:MOST_TAGS] if isinstance(value, str)]
+    return [(name, value) for name, value in found if len(value) <= LONGEST_MARK]
+
+
+def tag(key: str, value: str) -> str:
+    return f"{key}={value}"
+
+
+def number_at(moment: datetime) -> int:
+    """Smallest number of an exchange that was received then. In integers: a float would lose the microseconds."""
+    micros = (moment - _EPOCH) // timedelta(microseconds=1)
+    return max(-(2**62), min(2**62, micros * _TIES))
+
+
+def is_marked(exchange_id: sa.ColumnElement[Any], project: str, name: str, value: str) -> sa.ColumnElement[bool]:
+    """One look into the primary key."""
+    found = sa.select(marks.c.exchange_id).where(
+        marks.c.project == project, marks.c.exchange_id == exchange_id, marks.c.name == name, marks.c.value == value
+    )
+    return found.exists()
+
+
+def says(conn: sa.Connection, exchange_id: sa.ColumnElement[Any], project: str, query: str) -> sa.ColumnElement[bool]:
+    """The exchange has these words. For few exchanges: each is looked up. Raises ValueError."""
+    found = sa.select(texts.c.exchange_id).where(texts.c.project == project, texts.c.exchange_id == exchange_id)
+    return found.where(_matches(conn, query)).exists()
+
+
+def number_of(exchange_id: sa.ColumnElement[Any], project: str) -> sa.ScalarSelect[int]:
+    """Its place among all, in the order of time."""
+    ours = (texts.c.project == project, texts.c.exchange_id == exchange_id)
+    return sa.select(texts.c.number).where(*ours).scalar_subquery()
+
+
+def marked(
+    conn: sa.Connection, project: str, name: str, value: str, *, since: datetime | None, until: datetime | None,
+    before: tuple[datetime, str] | None, limit: int,
+) -> list[tuple[str, datetime]]:  # fmt: skip
+    """(Exchange, when received), newest first, from the index alone."""
+    at = marks.c.received_at
+    query = sa.select(marks.c.exchange_id, at).where(
+        marks.c.project == project, marks.c.name == name, marks.c.value == value
+    )
+    if since is not None:
+        query = query.where(at >= since)
+    if until is not None:
+        query = query.where(at < until)
+    if before is not None:
+        moment, last = before
+        query = query.where(at <= moment, sa.or_(at < moment, marks.c.exchange_id < last))
+    query = query.order_by(at.desc(), marks.c.exchange_id.desc()).limit(limit)
+    return [(row.exchange_id, row.received_at) for row in conn.execute(query)]
+
+
+def saying(
+    conn: sa.Connection, project: str, query: str, *, since: datetime | None, until: datetime | None,
+    before: tuple[datetime, str] | None, limit: int,
+) -> list[str]:  # fmt: skip
+    """Exchanges that have these words, newest first. Raises ValueError for a query without a word."""
+    low = None if since is None else number_at(since)
+    high = None if until is None else number_at(until)
+    if before is not None:
+        last = _number_of(conn, project, before[1])
+        high = min(filter(None, (high, number_at(before[0]) if last is None else last)))
+    if conn.dialect.name == "sqlite":
+        return _saying_sqlite(conn, project, query, low, high, limit)
+    found = sa.select(texts.c.exchange_id).where(texts.c.project == project, _matches(conn, query))
+    if low is not None:
+        found = found.where(texts.c.number >= low)
+    if high is not None:
+        found = found.where(texts.c.number < high)
+    return list(conn.scalars(found.order_by(texts.c.number.desc()).limit(limit)))
+
+
+def _saying_sqlite(
+    conn: sa.Connection, project: str, query: str, low: int | None, high: int | None, limit: int
+) -> list[str]:
+    """FTS5 walks its matches by number in either direction, so a page costs what it shows."""
+    found = sa.text(
+        "SELECT t.exchange_id FROM text_index AS i CROSS JOIN texts AS t ON t.number = i.rowid "
+        "WHERE i.text_index MATCH :query AND i.rowid >= :low AND i.rowid < :high AND t.project = :project "
+        "ORDER BY i.rowid DESC LIMIT :limit"
+    )
+    most = 2**63 - 1
+    bounds = {"low": -most if low is None else low, "high": most if high is None else high}
+    return list(conn.scalars(found, {"query": match_of(query), "project": project, "limit": limit, **bounds}))
+
+
+def match_of(query: str) -> str:
+    """For FTS5. Words are letters and digits, so nothing needs escaping."""
+    return " AND ".join(f'"{" ".join(phrase)}"' for phrase in _phrases(query))
+
+
+def tsquery_of(query: str) -> str:
+    """For PostgreSQL."""
+    return " & ".join("(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in _phrases(query))
+
+
+def _matches(conn: sa.Connection, query: str) -> sa.ColumnElement[bool]:
+    if conn.dialect.name == "sqlite":
+        index = _text_index.c
+        found = sa.select(index.rowid).where(index.text_index.match(match_of(query)), index.rowid == texts.c.number)
+        return found.correlate(texts).exists()
+    return texts.c.words.op("@@", is_comparison=True)(sa.cast(tsquery_of(query), TSQUERY))
+
+
+def _phrases(query: str) -> list[list[str]]:
+    found = phrases(query)
+    if not found:
+        raise ValueError("write at least one word to look for; signs alone are not indexed")
+    return found
+
+
+def _all_words(exchange: Exchange) -> list[str]:
+    """The answers first: of a long prompt, the end may be left out."""
+    answers: Sequence[str] = [choice.text for choice in exchange.choices] or [exchange.output_text]
+    calls = [part for choice in exchange.choices for call in choice.tool_calls for part in (call.name, call.arguments)]
+    whole = "\n".join([*answers, *calls, *(message.text for message in exchange.messages)])
+    return words(whole[:MOST_CHARACTERS])
+
+
+def _vector(found: Sequence[str]) -> str:
+    """`'a':1 'b':2`: the tsvector itself, so that no setting of the database decides what a word is."""
+    return " ".join(f"'{word}':{min(place, _PLACES)}" for place, word in enumerate(found, 1))
+
+
+def _number_of(conn: sa.Connection, project: str, exchange_id: str) -> int | None:
+    ours = (texts.c.project == project, texts.c.exchange_id == exchange_id)
+    number: int | None = conn.scalar(sa.select(texts.c.number).where(*ours))
+    return number
