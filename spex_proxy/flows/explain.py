@@ -40,7 +40,7 @@ from spex_proxy.ports.scorers import Scored, Scorer
 from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
 from spex_proxy.store import exchanges, explanations, games, outbox
 
-__all__ = ["Explaining", "Parts", "Progress", "explain", "explaining"]
+__all__ = ["Explaining", "Parts", "Progress", "answered", "batches", "explain", "explaining", "keep", "load_blocks"]
 
 BUSY_TRIES = 4
 BUSY_PAUSE_S = 0.5
@@ -126,7 +126,7 @@ class Explaining:
         recipe, parts = self._recipe, self._parts
         if self._table is None:
             self._table = await lay(self._exchange, recipe, parts)
-            self._blocks = await _load(self._table.game, parts)
+            self._blocks = await load_blocks(self._table.game, parts)
             self._on_progress(_progress(self._blocks, recipe, "preparing"))
         table = self._table
         evidence = Evidence.from_blocks(table.game.n_players, self._blocks)
@@ -146,22 +146,22 @@ class Explaining:
         """One round. Each answered batch is committed before the next is sent."""
         parts, headers = self._parts, headers_of(self._span)
         with parts.telemetry.round_span(ask.round, len(ask.masks)):
-            for rows in _batches(ask, table.scorer.batch_size):
+            for rows in batches(ask.masks, ask.replicates, table.scorer.batch_size):
                 number, masks, replicates = len(self._blocks), ask.masks[rows], ask.replicates[rows]
-                block = await _answered(table, self._recipe, parts, number, masks, replicates, headers)
-                is_new, state = await write(parts.store, _keep, table.game, block, self._job, ask.r2)
+                block = await answered(table, self._recipe, parts, number, masks, replicates, headers)
+                is_new, state = await write(parts.store, keep, table.game, block, self._job, ask.r2)
                 # where another job was faster, its readings stand
-                self._blocks = [*self._blocks, block] if is_new else await _load(table.game, parts)
+                self._blocks = [*self._blocks, block] if is_new else await load_blocks(table.game, parts)
                 self._on_progress(_progress(self._blocks, self._recipe, ask.reason))
                 if state != "running":
                     raise ClaimLost(f"the job is {state} now; what was measured so far is stored")
 
 
-async def _load(game: Game, parts: Parts) -> list[Block]:
+async def load_blocks(game: Game, parts: Parts) -> list[Block]:
     return list(await read(parts.store, games.load_blocks, game.id, project=game.project))
 
 
-async def _answered(
+async def answered(
     table: Table,
     recipe: Recipe,
     parts: Parts,
@@ -225,9 +225,9 @@ def _conclude(
     )
 
 
-def _batches(ask: Ask, size: int) -> list[Any]:
+def batches(masks: Masks, replicates: Replicates, size: int) -> list[Any]:
     """Row numbers in batches, sorted so that neighbours share long prompt prefixes."""
-    order = np.lexsort([ask.replicates, *(~ask.masks).T[::-1]])
+    order = np.lexsort([replicates, *(~masks).T[::-1]])
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
@@ -236,7 +236,7 @@ def _progress(blocks: Sequence[Block], recipe: Recipe, note: str) -> Progress:
     return Progress(masks, recipe.budget, sum(block.prompt_tokens for block in blocks), note)
 
 
-def _keep(
+def keep(
     connection: Connection, game: Game, block: Block, job: outbox.Job | None, r2: float | None
 ) -> tuple[bool, outbox.JobState]:
     """Keep an answered batch, if the job is still ours; whether it was new, and how the job is."""

@@ -45,6 +45,7 @@ class ModelServer:
     def __init__(self, base_url: str, api_key: str | None = None) -> None:
         """The pool has no limits of its own: whoever asks bounds itself (httpcore
         loses pool slots when waiting requests are cancelled)."""
+        self.base_url, self.api_key = base_url.rstrip("/"), api_key
         self._client = httpx.AsyncClient(
             base_url=base_url.rstrip("/"),
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},

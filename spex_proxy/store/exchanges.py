@@ -13,7 +13,7 @@ from spex_proxy.facts.exchange import Exchange, TokenizedExchange, TraceRef
 from spex_proxy.store import codec
 from spex_proxy.store.columns import DEFAULT_PROJECT, utc_now
 from spex_proxy.store.rows import get_or_create_project, insert_new
-from spex_proxy.store.tables import contents, exchanges
+from spex_proxy.store.tables import contents, exchanges, retest_texts
 
 Part = Literal["exchange", "tokens"]
 
@@ -125,20 +125,16 @@ def load_tokens(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT
 
 
 def erase_content(conn: sa.Connection, exchange_id: str, at: datetime, *, project: str = DEFAULT_PROJECT) -> int:
-    """Destroy text, token ids and salt; returns how many parts there were. Evidence and results stay.
+    """Destroy text, token ids and salt, and what the model said when it was asked again; returns how many parts
+    there were. Evidence and results stay.
 
     Without the salt, the digests that remain can't be matched with any text, not even a guessed one.
     """
-    result = conn.execute(
-        sa.update(contents)
-        .where(
-            contents.c.project == project,
-            contents.c.exchange_id == exchange_id,
-            contents.c.erased_at.is_(None),
-        )
-        .values(blob=None, salt=None, erased_at=at)
-    )
-    return result.rowcount
+    count = 0
+    for table, gone in ((contents, {"blob": None, "salt": None}), (retest_texts, {"blob": None})):
+        its = (table.c.project == project, table.c.exchange_id == exchange_id, table.c.erased_at.is_(None))
+        count += conn.execute(sa.update(table).where(*its).values(**gone, erased_at=at)).rowcount
+    return count
 
 
 def _load_row(conn: sa.Connection, exchange_id: str, project: str) -> sa.RowMapping:

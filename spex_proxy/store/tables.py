@@ -19,11 +19,13 @@ import sqlalchemy as sa
 
 from spex_proxy.store.columns import Id, Text, UtcDateTime, in_project, metadata, of, project_column, required
 from spex_proxy.store.tables_of_jobs import outbox, pauses, rule_books, rule_uses, workers
+from spex_proxy.store.tables_of_retests import retest_texts, retests
 from spex_proxy.store.tables_of_review import case_events, cases
 
 __all__ = [
     "case_events", "cases", "contents", "evidence_blocks", "exchanges", "explanation_games", "explanations", "flags",
-    "games", "interactions", "metadata", "outbox", "pauses", "projects", "rule_books", "rule_uses", "workers",
+    "games", "interactions", "metadata", "outbox", "pauses", "projects", "retest_texts", "retests", "rule_books",
+    "rule_uses", "workers",
 ]  # fmt: skip
 
 projects = sa.Table("projects", metadata, project_column(), required("created_at", UtcDateTime))

@@ -22,10 +22,9 @@ from spex_proxy.facts.errors import BadEvidence, NotFound, SpexError, Verificati
 from spex_proxy.store import lookup
 from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.store.listing import LIVE, STATES, Filters, State, list_exchanges, models
-from spex_proxy.study.coalitions import make_table
 from spex_proxy.study.html import make_environment, standalone
 from spex_proxy.study.sheet import make_sheet
-from spex_proxy.study.stored import load_evidence, load_sheet
+from spex_proxy.study.stored import load_sheet, load_table
 from spex_proxy.study.text import label, pieces
 from spex_proxy.web.assets import PAGE_HEADERS, Assets
 from spex_proxy.web.desk import ENDED, load_desk, load_progress
@@ -123,10 +122,9 @@ class Pages:
 
     def table(self, request: Request, any_id: str) -> Response:
         """The 2^k table of chosen segments alone: `?players=2,5`, counted from 1."""
-        told, rows = self._read(load_evidence, any_id, self._project)
         try:
             players = [int(part) - 1 for part in request.query_params.get("players", "").split(",")]
-            table = make_table(told.explanation.spectrum, rows, players)
+            told, table = self._read(load_table, any_id, players, self._project)
         except ValueError as error:
             return self._page("fault.html", 422, title="No such table", message=str(error))
         sheet = make_sheet(told.explanation, told.game, told.exchange, None)

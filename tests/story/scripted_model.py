@@ -48,6 +48,11 @@ class ScriptedModel:
         self.max_model_len = max_model_len
         self.rewrite: Callable[[str], str] = lambda text: text
         """What the chat template does to the text of a message."""
+        self.says: Callable[[str], str] = lambda _prompt: ANSWER
+        """What it answers to a prompt."""
+        self.refuses = ""
+        """The message with which it refuses every question, if there is one."""
+        self.version = SERVER.split()[1]
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
         self.asked: list[tuple[int, ...]] = []
@@ -55,7 +60,7 @@ class ScriptedModel:
         self.upstream = Upstream()
         self._ids: dict[str, int] = {}
         self._routes: dict[str, Callable[[Any], tuple[int, Any]]] = {
-            "/version": lambda _: (200, {"version": SERVER.split()[1]}),
+            "/version": lambda _: (200, {"version": self.version}),
             "/health": lambda _: (200, {}),
             "/v1/models": lambda _: (200, {"data": [{"id": NAME, "max_model_len": self.max_model_len}]}),
             "/tokenize": self._tokenize,
@@ -106,6 +111,8 @@ class ScriptedModel:
             whole = answer(json.dumps(self._score(body)).encode())
             fault = self.faults.popleft() if self.faults else self.always
             return fault(whole) if fault else [whole]
+        if path in ("/v1/chat/completions", "/v1/completions") and self.refuses:
+            return refusing(self.refuses)(b"")
         if path in ("/v1/chat/completions", "/v1/completions"):
             return [answer(json.dumps(self._speak(body)).encode())]
         status, reply = self._routes[path](body) if path in self._routes else (404, {"error": "Not Found"})
@@ -113,8 +120,9 @@ class ScriptedModel:
 
     def _speak(self, body: Mapping[str, Any]) -> dict[str, Any]:
         said: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
-        said |= {"message": {"role": "assistant", "content": ANSWER}} if "messages" in body else {"text": ANSWER}
-        prompt, output = len(self.ids_of(self.prompt_text(body))), len(self.ids_of(ANSWER))
+        spoken = self.says(self.prompt_text(body))
+        said |= {"message": {"role": "assistant", "content": spoken}} if "messages" in body else {"text": spoken}
+        prompt, output = len(self.ids_of(self.prompt_text(body))), len(self.ids_of(spoken))
         usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
         number = len(self.upstream.requests)
         kind = "chatcmpl" if "messages" in body else "cmpl"
