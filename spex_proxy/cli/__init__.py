@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from spex_proxy.cli import asking, results, serving
+from spex_proxy.cli import asking, checking, results, serving
 from spex_proxy.cli.audit import audit
 from spex_proxy.cli.queue import queue
 from spex_proxy.cli.rules import rules
@@ -33,7 +33,10 @@ app.add_typer(queue, name="queue")
 app.add_typer(audit, name="audit")
 app.add_typer(rules, name="rules")
 
-for command in (serving.up, serving.serve, serving.work, asking.explain, results.show, results.verify, asking.doctor):
+for command in (
+    serving.up, serving.serve, serving.work, asking.explain, results.show, checking.table, checking.retest,
+    checking.report, results.verify, asking.doctor,
+):  # fmt: skip
     app.command()(command)
 app.command(name="list")(results.list_)
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from spex_proxy.facts.exchange import Choice, Exchange
+
 Finding = Literal["same", "changed", "silent"]
 """What became of the answer without the segments: word for word the same, another one, or no text at all."""
 
@@ -90,6 +92,17 @@ class Retest:
     answered_at: datetime | None = None
     outcome: Outcome | None = None
     """None until it is answered."""
+
+
+def spoken(choice: Choice) -> Spoken:
+    """An answer as one text."""
+    calls = [f"{call.name}({call.arguments})" for call in choice.tool_calls]
+    return Spoken("\n".join(part for part in (choice.text, *calls) if part), choice.finish_reason)
+
+
+def original_text(exchange: Exchange) -> str:
+    """The stored answer in the same form."""
+    return spoken(exchange.choices[0]).text if exchange.choices else exchange.output_text
 
 
 def compare(

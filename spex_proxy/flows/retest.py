@@ -17,11 +17,11 @@ from sqlalchemy import Connection
 
 from spex_proxy.engine.indices import banzhaf_values
 from spex_proxy.facts.errors import CannotExplain, NotFound
-from spex_proxy.facts.exchange import Choice, Exchange, TextRange
+from spex_proxy.facts.exchange import TextRange
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.records import FINAL_STATES
-from spex_proxy.facts.retest import MOST_REMOVED, Answers, Retest, Spoken, compare
+from spex_proxy.facts.retest import MOST_REMOVED, Answers, Retest, compare, original_text, spoken
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.ports.speaking import speak
@@ -123,16 +123,3 @@ def ranges(game: Game, players: Sequence[int]) -> tuple[TextRange, ...]:
     """Where the players stand in the messages."""
     chosen = (game.players.segments[player] for player in players)
     return tuple(TextRange(segment.message, segment.char_start, segment.char_end) for segment in chosen)
-
-
-def spoken(choice: Choice) -> Spoken:
-    """An answer as one text."""
-    calls = [f"{call.name}({call.arguments})" for call in choice.tool_calls]
-    return Spoken("\n".join(part for part in (choice.text, *calls) if part), choice.finish_reason)
-
-
-def original_text(exchange: Exchange) -> str:
-    """The stored answer in the same form."""
-    if exchange.choices:
-        return spoken(exchange.choices[0]).text
-    return exchange.output_text

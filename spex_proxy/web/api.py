@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, Request
 
-from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_jobs
+from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_jobs, api_retests
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.errors import Refused
 
@@ -29,4 +29,5 @@ def make_api_router(doors: Doors) -> APIRouter:
     router.include_router(api_explanations.make_router(doors))
     router.include_router(api_jobs.make_router(doors))
     router.include_router(api_cases.make_router(doors))
+    router.include_router(api_retests.make_router(doors))
     return router

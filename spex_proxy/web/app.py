@@ -14,7 +14,8 @@ from spex_proxy.web.api import PREFIX, make_api_router
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.guard import Guard, is_loopback
 from spex_proxy.web.health import make_health_router
-from spex_proxy.web.pages import make_pages_router
+from spex_proxy.web.pages import make_pages
+from spex_proxy.web.review_pages import add_review_pages
 
 ABOUT = """Why did the model say that? Exchanges that passed through the proxy, their explanations, and the
 evidence that these follow from. Everything is read from the store; nothing here touches production's traffic.
@@ -39,7 +40,9 @@ def make_app(version: str, counters: Counters, store_trouble: Callable[[], str |
     app.add_middleware(Guard, is_loopback=is_loopback(doors.host), names=doors.names)
     app.include_router(make_health_router(version, counters, store_trouble))
     app.include_router(make_api_router(doors))
-    app.include_router(make_pages_router(doors.store, doors.project, relay=doors.relay, version=version))
+    pages_router, pages = make_pages(doors.store, doors.project, relay=doors.relay, version=version)
+    add_review_pages(pages_router, pages, doors.labels)
+    app.include_router(pages_router)
     return app
 
 

@@ -16,13 +16,14 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from jinja2 import FileSystemLoader
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from spex_proxy.facts.errors import BadEvidence, NotFound, SpexError, VerificationFailed
-from spex_proxy.store import lookup
+from spex_proxy.store import cases, lookup
 from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.store.listing import LIVE, STATES, Filters, State, list_exchanges, models
 from spex_proxy.study.html import make_environment, standalone
+from spex_proxy.study.report import load_cases, load_retests
 from spex_proxy.study.sheet import make_sheet
 from spex_proxy.study.stored import load_sheet, load_table
 from spex_proxy.study.text import label, pieces
@@ -38,10 +39,11 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-def make_pages_router(
+def make_pages(
     store: Callable[[], Engine], project: str, *, relay: str = "http://127.0.0.1:8080", version: str = ""
-) -> APIRouter:
-    """All pages. `store` opens the store or raises; `relay` is the address that apps use, for the first steps."""
+) -> tuple[APIRouter, Pages]:
+    """All pages but the reviewer's, and what those share with them. `store` opens the store or raises; `relay` is
+    the address that apps use, for the first steps."""
     pages = Pages(store, project, relay, version)
     router = APIRouter(prefix=PREFIX, route_class=pages.route_class(), include_in_schema=False)
     router.add_api_route("", pages.home, methods=["GET"])
@@ -53,14 +55,14 @@ def make_pages_router(
     router.add_api_route("/explanations/{any_id}/table", pages.table, methods=["GET"])
     router.add_api_route("/explanations/{any_id}/page.html", pages.download, methods=["GET"])
     router.add_api_route("/static/{version}/{name}", pages.static, methods=["GET"])
-    return router
+    return router, pages
 
 
 class Pages:
     """The handlers, and what they share."""
 
     def __init__(self, store: Callable[[], Engine], project: str, relay: str, version: str) -> None:
-        self._store, self._project = store, project
+        self._store, self.project = store, project
         self._assets = Assets.load()
         self._templates = make_environment(FileSystemLoader(Path(__file__).parent / "templates"))
         self._templates.globals.update(
@@ -80,16 +82,16 @@ class Pages:
         asked = dict(request.query_params)
         filters = read_filters(asked, datetime.now(UTC))
         try:
-            page, known = self._read(
+            page, known = self.read(
                 lambda conn: (
-                    list_exchanges(conn, self._project, filters, cursor=asked.get("cursor") or None, limit=ROWS),
-                    models(conn, self._project),
+                    list_exchanges(conn, self.project, filters, cursor=asked.get("cursor") or None, limit=ROWS),
+                    models(conn, self.project),
                 )
             )
         except ValueError:  # a cursor of another version, or made up: begin again
             return _see(f"{PREFIX}/")
         kept = {name: asked[name] for name in ("state", "model", "range", "since", "until") if asked.get(name)}
-        return self._page(
+        return self.page(
             "list.html",
             page=page,
             models=known,
@@ -106,32 +108,40 @@ class Pages:
         text = request.query_params.get("id", "").strip()
         if not text:
             return _see(f"{PREFIX}/")
-        found = self._read(lookup.find, text, self._project)
+        try:
+            found = self.read(lookup.find, text, self.project)
+        except NotFound:
+            case_id = self.read(_case_of, text, self.project)
+            if case_id is None:
+                raise
+            return _see(f"{PREFIX}/cases/{quote(case_id, safe='')}")
         if found.exchange_id is None or found.found_by == "explanation":
             return _see(f"{PREFIX}/explanations/{quote(found.explanation_ids[0], safe='')}")
         return _see(f"{PREFIX}/exchanges/{quote(found.exchange_id, safe='')}")
 
     def exchange(self, any_id: str) -> Response:
-        desk = self._read(load_desk, any_id, self._project)
+        desk = self.read(load_desk, any_id, self.project)
         row = desk.exchange.row if desk.exchange else None
-        return self._page("exchange.html", desk=desk, sheet=desk.sheet, row=row)
+        again = self.read(load_retests, desk.sheet, self.project) if desk.sheet else ()
+        known = self.read(load_cases, row.exchange_id, self.project) if row else ()
+        return self.page("exchange.html", desk=desk, sheet=desk.sheet, row=row, retests=again, cases=known)
 
     def job(self, any_id: str) -> Response:
         """The card of the newest job alone: what the page puts in place of the old one."""
-        return self._page("job.html", progress=self._read(load_progress, any_id, self._project))
+        return self.page("job.html", progress=self.read(load_progress, any_id, self.project))
 
     def table(self, request: Request, any_id: str) -> Response:
         """The 2^k table of chosen segments alone: `?players=2,5`, counted from 1."""
         try:
             players = [int(part) - 1 for part in request.query_params.get("players", "").split(",")]
-            told, table = self._read(load_table, any_id, players, self._project)
+            told, table = self.read(load_table, any_id, players, self.project)
         except ValueError as error:
-            return self._page("fault.html", 422, title="No such table", message=str(error))
+            return self.page("fault.html", 422, title="No such table", message=str(error))
         sheet = make_sheet(told.explanation, told.game, told.exchange, None)
-        return self._page("table.html", sheet=sheet, table=table)
+        return self.page("table.html", sheet=sheet, table=table)
 
     def download(self, any_id: str) -> Response:
-        sheet, _ = self._read(load_sheet, any_id, self._project)
+        sheet, _ = self.read(load_sheet, any_id, self.project)
         name = f"explanation-{sheet.explanation.id[:12]}.html"
         # the file brings a policy of its own, by the digests of what stands inside it
         headers = {
@@ -145,13 +155,13 @@ class Pages:
         return self._assets.respond(request, version, name)
 
     def fault(self, status: int, title: str, message: str) -> Response:
-        return self._page("fault.html", status, title=title, message=message)
+        return self.page("fault.html", status, title=title, message=message)
 
-    def _read(self, function: Callable[..., Result], *arguments: Any) -> Result:
+    def read(self, function: Callable[..., Result], *arguments: Any) -> Result:
         with reading(self._store()) as connection:
             return function(connection, *arguments)
 
-    def _page(self, template: str, status: int = 200, **values: Any) -> Response:
+    def page(self, template: str, status: int = 200, **values: Any) -> Response:
         html = self._templates.get_template(template).render(values)
         return Response(html, status, PAGE_HEADERS, media_type="text/html; charset=utf-8")
 
@@ -201,6 +211,13 @@ def _moment(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+def _case_of(conn: Connection, text: str, project: str) -> str | None:
+    try:
+        return cases.find_case(conn, text, project=project) if len(text) >= lookup.MIN_PREFIX else None
+    except NotFound:
+        return None
 
 
 def _see(address: str) -> Response:

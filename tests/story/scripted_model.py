@@ -48,7 +48,9 @@ class ScriptedModel:
         self.max_model_len = max_model_len
         self.rewrite: Callable[[str], str] = lambda text: text
         """What the chat template does to the text of a message."""
-        self.says: Callable[[str], str] = lambda _prompt: ANSWER
+        self.answer = ANSWER
+        """The answer whose likelihood is planted."""
+        self.says: Callable[[str], str] = lambda _prompt: self.answer
         """What it answers to a prompt."""
         self.refuses = ""
         """The message with which it refuses every question, if there is one."""
@@ -150,7 +152,7 @@ class ScriptedModel:
 
     def _score_one(self, index: int, ids: list[int]) -> dict[str, Any]:
         self.asked.append(tuple(ids))
-        whole = self.ids_of(ANSWER)
+        whole = self.ids_of(self.answer)
         output = next(whole[:k] for k in range(len(whole), 0, -1) if ids[-k:] == whole[:k])
         value = self.value(self.text_of(ids[: -len(output)]))
         assert value <= 0, f"the planted value {value} is no log-probability"

@@ -48,6 +48,13 @@ from spex_proxy.facts.records.jobs import (
     JobRecord,
     PriorityName,
 )
+from spex_proxy.facts.records.retests import (
+    CoalitionRecord,
+    CoalitionTable,
+    RaisedRecord,
+    RetestList,
+    RetestRecord,
+)
 
 __all__ = [
     "FINAL_STATES",
@@ -56,6 +63,8 @@ __all__ = [
     "CaseRecord",
     "CaseStory",
     "CheckRecord",
+    "CoalitionRecord",
+    "CoalitionTable",
     "CostRecord",
     "ErrorRecord",
     "EvidenceRecord",
@@ -76,6 +85,9 @@ __all__ = [
     "MessageRecord",
     "PriorityName",
     "QueueRecord",
+    "RaisedRecord",
+    "RetestList",
+    "RetestRecord",
     "ReviewRecord",
     "SegmentRecord",
     "TargetRecord",
