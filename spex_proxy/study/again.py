@@ -15,9 +15,9 @@ SHOWN = 6_000
 """Characters of an answer that a page shows; the API has all of it."""
 
 HEADLINES = {
-    "same": "Nothing changes without it",
-    "changed": "The answer changes without it",
-    "silent": "Nothing is said without it",
+    "same": "Nothing changes without {it}",
+    "changed": "The answer changes without {it}",
+    "silent": "Nothing is said without {it}",
 }
 WAITING = {
     "queued": "Waits for the model",
@@ -78,7 +78,9 @@ def make_retest_sheet(told: RetestStory, game: Game, exchange: Exchange | None, 
         reason=told.reason or "",
         numbers=numbers,
         labels=tuple(_label(game, exchange, player) for player in retest.players),
-        headline=_headline(outcome) if outcome else WAITING.get(told.state, "Done"),
+        headline=_headline(outcome, "it" if len(numbers) == 1 else "them")
+        if outcome
+        else WAITING.get(told.state, "Done"),
         sentence=sentence_of(outcome, numbers) if outcome else "",
         tone="open" if outcome is None else "same" if outcome.finding == "same" else "changed",
         said=said,
@@ -122,14 +124,16 @@ def _flags(outcome: Outcome) -> str:
     return f"What was flagged ({names}) is gone." if outcome.is_gone else f"What was flagged is still there ({left})."
 
 
-def _headline(outcome: Outcome) -> str:
+def _headline(outcome: Outcome, it: str) -> str:
     if outcome.is_gone:
-        return "What was flagged is gone without it"
-    return "What was flagged stays without it" if outcome.is_gone is False else HEADLINES[outcome.finding]
+        return f"What was flagged is gone without {it}"
+    return (
+        f"What was flagged stays without {it}" if outcome.is_gone is False else HEADLINES[outcome.finding].format(it=it)
+    )
 
 
 def _said(title: str, note: str, text: str) -> Said:
-    text = text.strip("\n")
+    text = text.strip()
     return Said(title, note, pieces(text[:SHOWN]), not text.strip(), max(0, len(text) - SHOWN))
 
 
