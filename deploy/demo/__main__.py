@@ -226,7 +226,7 @@ def send_to_review(store: Engine, done: list[Summary]) -> Case:
                         note=question.for_review,
                         priority=1,
                         explanation_id=summary.explanation_id,
-                    )  # fmt: skip
+                    )
                 )
     return opened[0]
 
