@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
@@ -27,6 +27,7 @@ from spex_proxy.web.doors import AnyId, Doors, Number, Project
 from spex_proxy.web.errors import Refused, documented
 
 HTML_TYPE = "text/html"
+RetestId = Annotated[str, Path(description="The re-test's id, whole.", min_length=1, max_length=200)]
 _SEGMENT = Annotated[int, Field(ge=1, le=2**31), Number]
 Chosen = Annotated[
     list[Annotated[int, Field(ge=1, le=2**31)]] | None,
@@ -123,7 +124,7 @@ def _add_retests(router: APIRouter, doors: Doors) -> None:
         return replies.retest_record(doors.read(retests.story, found.retest.id, project=chosen))
 
     @router.get("/retests/{retest_id}", responses={200: examples.RETEST, **documented(404, 409, 422)})
-    def one(retest_id: str, project: Project = None) -> RetestRecord:
+    def one(retest_id: RetestId, project: Project = None) -> RetestRecord:
         """One re-test, and what came of it."""
         return replies.retest_record(doors.read(retests.story, retest_id, project=project or doors.project))
 
