@@ -29,9 +29,10 @@ from sqlalchemy import Engine
 from deploy.demo.questions import QUESTIONS, Question
 from deploy.demo.vllm_cpu import Unavailable, running_vllm
 from spex_proxy.facts.explanation import Summary
+from spex_proxy.facts.review import Case
 from spex_proxy.flows.verify import verify
 from spex_proxy.plug.load import Plugins
-from spex_proxy.store import browse, explanations
+from spex_proxy.store import browse, cases, explanations
 from spex_proxy.store.connect import open_store, reading
 from spex_proxy.study.terminal import explanation_panel
 from spex_proxy.study.view import make_view
@@ -81,7 +82,8 @@ def run(server: str, options: argparse.Namespace) -> None:
         done = follow(store, len(QUESTIONS))
         checks = [show(store, question, summary) for question, summary in zip(QUESTIONS, done, strict=True)]
         balance(store, prompt_tokens(server) - tokens_before, relayed, done, checks)
-        where_next(done[0], options)
+        case = send_to_review(store, done)
+        where_next(done[0], case, server, options)
         if not options.once:
             console.print("[bold]Everything is still running. Ctrl-C stops it.[/bold]")
             signal.pause()
@@ -209,7 +211,27 @@ def prompt_tokens(server: str) -> int:
     return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("vllm:prompt_tokens_total")))
 
 
-def where_next(first: Summary, options: argparse.Namespace) -> None:
+def send_to_review(store: Engine, done: list[Summary]) -> Case:
+    """As an app, a rule or a person would: the answers that should be judged get into the queue."""
+    opened = []
+    with store.begin() as connection:
+        for question, summary in zip(QUESTIONS, done, strict=True):
+            if question.for_review:
+                opened.append(
+                    cases.open_case(
+                        connection,
+                        summary.exchange_id,
+                        why="injected_instruction",
+                        who="demo",
+                        note=question.for_review,
+                        priority=1,
+                        explanation_id=summary.explanation_id,
+                    )
+                )
+    return opened[0]
+
+
+def where_next(first: Summary, case: Case, server: str, options: argparse.Namespace) -> None:
     pages = f"http://127.0.0.1:{options.admin_port}/spex/"
     console.print(
         f"\n[bold]Look further[/bold]  the audit pages: [bold]{pages}[/bold]"
@@ -219,6 +241,10 @@ def where_next(first: Summary, options: argparse.Namespace) -> None:
         f"  .venv/bin/spex-proxy show {first.upstream_id}\n"
         f"  .venv/bin/spex-proxy verify {first.explanation_id}\n"
         f"  .venv/bin/spex-proxy show {first.upstream_id} --html why.html\n"
+        f"\n[bold]Judge an answer[/bold]  the review queue: [bold]{pages}review[/bold]\n"
+        f"  .venv/bin/spex-proxy audit claim {case.id[:12]}\n"
+        f"  .venv/bin/spex-proxy retest {case.exchange_id} --top 1 --upstream {server}\n"
+        f"  .venv/bin/spex-proxy report {case.id[:12]} --html report.html\n"
     )
 
 

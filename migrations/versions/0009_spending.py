@@ -1,12 +1,12 @@
 """What explaining has cost lately is found without reading all evidence.
 
-Revision 0009, after 0007.
+Revision 0009, after 0008.
 """
 
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from spex_proxy.cli import asking, flagging, querying, results, serving
+from spex_proxy.cli import asking, checking, flagging, querying, results, serving
 from spex_proxy.cli.audit import audit
 from spex_proxy.cli.queue import queue
 from spex_proxy.cli.rules import rules
@@ -41,6 +41,9 @@ for command in (
     asking.why,
     flagging.flag,
     results.show,
+    checking.table,
+    checking.retest,
+    checking.report,
     results.verify,
     asking.doctor,
 ):

@@ -95,5 +95,7 @@ def _log_report(report: Report) -> None:
     if report.explanation is not None:
         e = report.explanation
         log.info("explained %s: %s, R2 %.3f, %d masks", e.exchange_id, e.verdict, e.fidelity.r2, e.cost.masks)
+    elif report.error is None and report.progress is None:
+        log.info("%s for %s is done", report.job.kind, report.job.exchange_id)
     elif report.error is not None:
         log.warning("job %s for %s: %s", report.job.id, report.job.exchange_id, report.error)

@@ -11,14 +11,15 @@ A driver performs each step and sends back what came of it:
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from spex_proxy.client import check_calls
 from spex_proxy.client.calls import Call, events, explain, explanation
 from spex_proxy.client.reading import EventDecoder, Reply, fault_of, read
 from spex_proxy.facts.errors import BadReply, CannotExplain, SpexError, UpstreamError
-from spex_proxy.facts.records import ExplanationRecord, JobRecord
+from spex_proxy.facts.records import CoalitionTable, ExplanationRecord, JobRecord, RetestRecord
 
 T = TypeVar("T")
 
@@ -134,6 +135,27 @@ def explained(any_id: str, wish: dict[str, Any], key: str | None, project: str |
     if job.explanation_id is None:
         raise BadReply(f"job {job.id} is done, but names no explanation")
     return (yield from answer(explanation(job.explanation_id, False, project)))
+
+
+def retested(any_id: str, given: Mapping[str, Any], project: str | None) -> Steps[RetestRecord]:
+    """Ask again without some segments, tell the job's progress, and give what came of it. Raises CannotExplain if
+    the job ends without an answer."""
+    asked = yield from answer(check_calls.retest(any_id, given, project))
+    job = yield from following(asked.job_id, project)
+    if job.state != "done":
+        raise CannotExplain(f"re-test {asked.id} ended as {job.state}: {job.reason or 'no reason was given'}")
+    return (yield from answer(check_calls.one_retest(asked.id, project)))
+
+
+def measured(any_id: str, segments: Sequence[int], project: str | None) -> Steps[CoalitionTable]:
+    """Have the missing lines of a table measured, tell the job's progress, and give the table. Raises CannotExplain
+    if the job ends without them."""
+    asked = yield from answer(check_calls.ask_coalitions(any_id, segments, project))
+    if asked.measured < len(asked.lines) and asked.job is not None:
+        job = yield from following(asked.job.id, project)
+        if job.state != "done":
+            raise CannotExplain(f"job {job.id} ended as {job.state}: {job.reason or 'no reason was given'}")
+    return (yield from answer(check_calls.coalitions(any_id, segments, project)))
 
 
 def _may_pass(fault: SpexError) -> bool:

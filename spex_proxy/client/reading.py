@@ -77,7 +77,10 @@ def fault_of(reply: Reply, call: Call[Any]) -> SpexError | None:
 
 
 def read(kind: type[T], body: bytes | str, asked: str) -> T:
-    """Fields that this version doesn't know are left out. Raises BadReply for what lacks one, or is no JSON."""
+    """Fields that this version doesn't know are left out; a text is taken as it is. Raises BadReply for what lacks
+    a field, or is no JSON."""
+    if kind is str:
+        return body if isinstance(body, str) else body.decode("utf-8", "replace")  # type: ignore[return-value] # T is str
     try:
         return TypeAdapter(kind).validate_json(body)
     except ValidationError as error:

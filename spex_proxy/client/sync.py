@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import httpx
 
-from spex_proxy.client import calls, flag_calls, policy, review_calls
+from spex_proxy.client import calls, check_calls, flag_calls, policy, review_calls
 from spex_proxy.client.calls import Call
 from spex_proxy.client.reading import Reply
 from spex_proxy.client.transport import failed, reply_of, request_of
@@ -17,6 +17,7 @@ from spex_proxy.facts.records import (
     AggregateRecord,
     CaseRecord,
     CaseStory,
+    CoalitionTable,
     ComparisonRecord,
     EvidenceRecord,
     ExchangePage,
@@ -30,6 +31,7 @@ from spex_proxy.facts.records import (
     InteractionRow,
     JobRecord,
     RaisedRecord,
+    RetestRecord,
     ReviewRecord,
     VerificationRecord,
 )
@@ -185,6 +187,43 @@ class Client:
         given = {"who": who, "label": label, "score": score, "comment": comment}
         call = flag_calls.send(any_id, "feedback", given, idempotency_key, self._project)
         return self._run(policy.answer(call))
+
+    def coalitions(self, any_id: str, segments: Sequence[int] = ()) -> CoalitionTable:
+        """The 2^k table of chosen segments (from 1, at most 4): the answer's value with none, each, all of them.
+        Without any, that of the strongest that act together."""
+        return self._run(policy.answer(check_calls.coalitions(any_id, segments, self._project)))
+
+    def ask_coalitions(
+        self, any_id: str, segments: Sequence[int], *, on_progress: Callable[[JobRecord], None] | None = None
+    ) -> CoalitionTable:
+        """The same, once every line is measured. Raises CannotExplain if the model can't be asked."""
+        return self._run(policy.measured(any_id, segments, self._project), on_progress)
+
+    def retest(
+        self,
+        any_id: str,
+        who: str,
+        *,
+        segments: Sequence[int] | None = None,
+        top: int | None = None,
+        on_progress: Callable[[JobRecord], None] | None = None,
+    ) -> RetestRecord:
+        """Ask the model again without some segments, or without the `top` ones, and wait for what it says.
+        Raises CannotExplain if it can't be asked."""
+        given = {"who": who, "segments": None if segments is None else tuple(segments), "top": top}
+        return self._run(policy.retested(any_id, given, self._project), on_progress)
+
+    def retests(self, any_id: str) -> tuple[RetestRecord, ...]:
+        """All re-tests of an exchange, newest first."""
+        return (self._run(policy.answer(check_calls.retests(any_id, self._project)))).items
+
+    def one_retest(self, retest_id: str) -> RetestRecord:
+        """One re-test, and what came of it so far."""
+        return self._run(policy.answer(check_calls.one_retest(retest_id, self._project)))
+
+    def report(self, any_id: str) -> str:
+        """The whole case as one HTML page that needs no other file."""
+        return self._run(policy.answer(check_calls.report(any_id, self._project)))
 
     def review(self) -> ReviewRecord:
         """The queues that have cases, and what a verdict may be."""

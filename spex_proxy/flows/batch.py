@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from spex_proxy.engine.decide import Ask
 from spex_proxy.facts.errors import UpstreamBusy
 from spex_proxy.facts.evidence import Block, LogProbs, Masks, Probe, Replicates
 from spex_proxy.facts.recipe import Recipe
@@ -41,13 +40,13 @@ def known_of(table: Table, parts: Parts, blocks: Sequence[Block]) -> Known:
     return known
 
 
-def in_order(ask: Ask) -> NDArray[np.intp]:
-    """Row numbers of the round's masks: depth first through the prompt, kept before left out.
+def in_order(masks: Masks, replicates: Replicates) -> NDArray[np.intp]:
+    """Row numbers of masks: depth first through the prompt, kept before left out.
 
     So each mask begins with as many tokens of the one before as any order could give it, which
     the server then has in its prefix cache.
     """
-    return np.lexsort([ask.replicates, *(~ask.masks).T[::-1]])
+    return np.lexsort([replicates, *(~masks).T[::-1]])
 
 
 async def answered(

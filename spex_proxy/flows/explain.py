@@ -42,7 +42,7 @@ from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
 from spex_proxy.store import exchanges, explanations, games, outbox
 
-__all__ = ["Explaining", "Parts", "Progress", "explain", "explaining"]
+__all__ = ["Explaining", "Parts", "Progress", "explain", "explaining", "go_on", "keep", "load_blocks"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ class Explaining:
         recipe, parts = self._recipe, self._parts
         if self._table is None:
             self._table = await lay(self._exchange, recipe, parts)
-            self._blocks = await _load(self._table.game, parts)
+            self._blocks = await load_blocks(self._table.game, parts)
             self._known = await asyncio.to_thread(known_of, self._table, parts, self._blocks)
             self._is_measured = await read(parts.store, _is_measured, self._table.game, recipe)
             self._on_progress(_progress(self._blocks, recipe, "preparing"))
@@ -150,7 +150,7 @@ class Explaining:
     async def _ask(self, table: Table, ask: Ask) -> None:
         """One round. Each answered batch is committed before the next is sent."""
         parts, headers = self._parts, headers_of(self._span)
-        left = in_order(ask)
+        left = in_order(ask.masks, ask.replicates)
         with parts.telemetry.round_span(ask.round, len(ask.masks)):
             while len(left):
                 rows, number = left[: at_once(table.scorer, parts)], len(self._blocks)
@@ -160,20 +160,20 @@ class Explaining:
                     await self._wait(block, ask)
                     continue
                 left = left[len(rows) :]  # of these, what the server left out is asked in the next round
-                is_new, state = await write(parts.store, _keep, table.game, block, self._job, ask.r2)
+                is_new, state = await write(parts.store, keep, table.game, block, self._job, ask.r2)
                 # where another job was faster, its readings stand
-                self._blocks = [*self._blocks, block] if is_new else await _load(table.game, parts)
+                self._blocks = [*self._blocks, block] if is_new else await load_blocks(table.game, parts)
                 self._on_progress(_progress(self._blocks, self._recipe, ask.reason))
-                _go_on(state)
+                go_on(state)
 
     async def _wait(self, kept: Kept, ask: Ask) -> None:
         """Kept out. A person may pause or cancel meanwhile, and another worker may have taken the job over."""
         self._on_progress(_progress(self._blocks, self._recipe, f"waiting: {kept.why}"))
         if self._job is not None:
-            _go_on(await write(self._parts.store, outbox.hold, self._job, r2=ask.r2))
+            go_on(await write(self._parts.store, outbox.hold, self._job, r2=ask.r2))
 
 
-async def _load(game: Game, parts: Parts) -> list[Block]:
+async def load_blocks(game: Game, parts: Parts) -> list[Block]:
     return list(await read(parts.store, games.load_blocks, game.id, project=game.project))
 
 
@@ -216,7 +216,8 @@ def _conclude(
     return replace(explanation, flags=(*explanation.flags, *flags), how={**explanation.how, "looked": looked})
 
 
-def _go_on(state: outbox.JobState) -> None:
+def go_on(state: outbox.JobState) -> None:
+    """Raises ClaimLost if the job is no longer to be worked on."""
     if state != "running":
         raise ClaimLost(f"the job is {state} now; what was measured so far is stored")
 
@@ -226,7 +227,7 @@ def _progress(blocks: Sequence[Block], recipe: Recipe, note: str) -> Progress:
     return Progress(masks, recipe.budget, sum(block.prompt_tokens for block in blocks), note)
 
 
-def _keep(
+def keep(
     connection: Connection, game: Game, block: Block, job: outbox.Job | None, r2: float | None
 ) -> tuple[bool, outbox.JobState]:
     """Keep an answered batch, if the job is still ours; whether it was new, and how the job is."""

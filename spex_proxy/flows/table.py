@@ -42,6 +42,8 @@ class Parts:
     telemetry: Telemetry
     scorers: Callable[[ModelServer], Scorers]
     """Of each replica."""
+    priority: int = 100
+    """vLLM priority of what we ask besides scoring; production's is 0, larger is less urgent."""
     gate: Gate | None = None
     """Says when we may ask. None: whenever we like."""
     token_budget: TokenBudget = UNLIMITED

@@ -39,15 +39,19 @@ def verify(connection: Connection, explanation_id: str, project: str, plugins: P
     explanation = explanations.load_explanation(connection, explanation_id, project=project)
     checks: list[Check] = []
     played: list[tuple[Game, Sequence[Block]]] = []
+    later: list[Sequence[Block]] = []
     try:
         for game_id, cited in zip(explanation.game_ids, explanation.how.get("blocks", ()), strict=True):
-            played.append(_load(connection, game_id, cited, project))
+            game, blocks = _load(connection, game_id, cited, project)
+            played.append((game, blocks[:cited]))
+            later.append(blocks)
     except (VerificationFailed, ValueError) as error:
         return [Check(WHOLE, False, str(error))]
-    for game, blocks in played:
-        checks.append(Check(WHOLE, True, f"{len(blocks)} blocks"))
-        checks.append(_values(game, blocks, plugins))
-        checks.append(_probes(connection, game, blocks, plugins))
+    for (game, blocks), everything in zip(played, later, strict=True):
+        added = len(everything) - len(blocks)
+        checks.append(Check(WHOLE, True, f"{len(blocks)} blocks" + (f", and {added} asked later" if added else "")))
+        checks.append(_values(game, everything, plugins))
+        checks.append(_probes(connection, game, everything, plugins))
     game, blocks = played[0]
     aimed = _target(connection, explanation, game)
     checks.append(aimed)
@@ -58,11 +62,11 @@ def verify(connection: Connection, explanation_id: str, project: str, plugins: P
 
 
 def _load(connection: Connection, game_id: str, cited: int, project: str) -> tuple[Game, Sequence[Block]]:
-    """A game and those of its blocks that an explanation cites: its first ones."""
+    """A game and its blocks, of which an explanation cites the first ones; the others were asked later."""
     game = games.load_game(connection, game_id, project=project)
-    blocks = games.load_blocks(connection, game_id, project=project)[:cited]
+    blocks = games.load_blocks(connection, game_id, project=project)
     shape = game.n_players, len(game.target)
-    if len(blocks) != cited or any((b.masks.shape[1], b.logprobs.shape[1]) != shape for b in blocks):
+    if len(blocks) < cited or any((b.masks.shape[1], b.logprobs.shape[1]) != shape for b in blocks):
         raise VerificationFailed(f"{cited} blocks over {shape[0]} players and {shape[1]} tokens are cited, not stored")
     return game, blocks
 

@@ -2,7 +2,7 @@
 
 | what happened                    | what becomes of the job                                     |
 |----------------------------------|-------------------------------------------------------------|
-| explained                        | done                                                        |
+| explained, re-tested, measured   | done                                                        |
 | the server is busy or away       | queued again, after a pause that doubles; in the end failed |
 | the store is away, full, locked  | the same, after `transactions` has tried for a while        |
 | a bug of ours                    | the same, fewer times                                       |
@@ -23,9 +23,11 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from spex_proxy.facts.errors import ClaimLost, PluginError, SpexError, UpstreamBusy
+from spex_proxy.facts.errors import CannotExplain, ClaimLost, PluginError, SpexError, UpstreamBusy
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.flows.explain import Parts, Progress, explaining
+from spex_proxy.flows.fill_table import run_table
+from spex_proxy.flows.retest import run_retest
 from spex_proxy.flows.transactions import may_pass, write
 from spex_proxy.store import outbox
 from spex_proxy.store.rows import clock
@@ -83,7 +85,7 @@ async def run_job(
     """Work on a claimed job until it ends or is no longer ours. Raises nothing but cancellation and the
     failure of a store that stays away: then the job is left as it is, for whoever looks after lost ones."""
     try:
-        explanation = await _explain(job, parts, on_report, step)
+        explanation = await _done(job, parts, on_report, step)
     except ClaimLost as lost:
         on_report(Report(job, error=str(lost)))
     except UpstreamBusy as error:
@@ -100,6 +102,33 @@ async def run_job(
         on_report(Report(job, error=await _fail(job, parts, _in_words(error), retries, most)))
     else:
         on_report(Report(job, explanation=explanation))
+
+
+async def _done(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None], step: Step) -> Explanation | None:
+    """What the job's kind says."""
+    if job.kind == "explain":
+        return await _explain(job, parts, on_report, step)
+    run = {"retest": run_retest, "table": run_table}.get(job.kind)
+    if run is None:
+        raise CannotExplain(f"this version of spex-proxy knows no jobs of kind {job.kind!r}; a newer one made it")
+    await _in_one_step(job.kind, lambda: run(job, parts), step)
+    return None
+
+
+async def _in_one_step(name: str, work: Callable[[], Awaitable[None]], step: Step) -> None:
+    """What failed is raised outside: a step's record holds no errors."""
+    ends: list[Exception] = []
+
+    async def part() -> bool:
+        try:
+            await work()
+        except Exception as error:  # noqa: BLE001 - see above
+            ends.append(error)
+        return not ends
+
+    await step(name, part)
+    for error in ends:
+        raise error
 
 
 async def _explain(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None], step: Step) -> Explanation:

@@ -52,7 +52,7 @@ class ModelServer:
 
         The pool has no limits of its own: whoever asks bounds itself (httpcore
         loses pool slots when waiting requests are cancelled). Raises SettingsError for a bad `ca`."""
-        self.base_url = base_url
+        self.base_url, self.api_key, self.ca = base_url, api_key, ca
         self._client = client_for(
             base_url,
             ca,

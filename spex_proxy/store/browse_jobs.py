@@ -27,6 +27,8 @@ class JobProgress:
 def job_progress(conn: sa.Connection, job_id: str, *, project: str) -> JobProgress:
     """Raises NotFound."""
     job = jobs.load_job(conn, job_id, project=project)
+    if job.kind != "explain":
+        return JobProgress(job, _position(conn, job) if job.state == "queued" else None, 0, None)
     if job.explanation_id is not None:
         made = conn.execute(
             sa.select(explanations.c.r2, explanations.c.cost_masks).where(

@@ -15,7 +15,7 @@ from spex_proxy.facts.exchange import Exchange, TokenizedExchange, TraceRef
 from spex_proxy.store import codec, search
 from spex_proxy.store.columns import DEFAULT_PROJECT, utc_now
 from spex_proxy.store.rows import get_or_create_project, insert_all_new, insert_new
-from spex_proxy.store.tables import contents, exchanges
+from spex_proxy.store.tables import contents, exchanges, retest_texts
 
 Part = Literal["exchange", "tokens"]
 
@@ -152,22 +152,17 @@ def keep_until(conn: sa.Connection, exchange_id: str, until: datetime, *, projec
 
 
 def erase_content(conn: sa.Connection, exchange_id: str, at: datetime, *, project: str = DEFAULT_PROJECT) -> int:
-    """Destroy text, token ids, salt and what it was found by; returns how many parts there were. Evidence and
-    results stay.
+    """Destroy text, token ids and salt, what it was found by, and what the model said when it was asked again;
+    returns how many parts there were. Evidence and results stay.
 
     Without the salt, the digests that remain can't be matched with any text, not even a guessed one.
     """
-    result = conn.execute(
-        sa.update(contents)
-        .where(
-            contents.c.project == project,
-            contents.c.exchange_id == exchange_id,
-            contents.c.erased_at.is_(None),
-        )
-        .values(blob=None, salt=None, erased_at=at)
-    )
+    count = 0
+    for table, gone in ((contents, {"blob": None, "salt": None}), (retest_texts, {"blob": None})):
+        its = (table.c.project == project, table.c.exchange_id == exchange_id, table.c.erased_at.is_(None))
+        count += conn.execute(sa.update(table).where(*its).values(**gone, erased_at=at)).rowcount
     search.forget(conn, project, exchange_id)
-    return result.rowcount
+    return count
 
 
 def _load_row(conn: sa.Connection, exchange_id: str, project: str) -> sa.RowMapping:

@@ -82,6 +82,25 @@ def load_blocks(conn: sa.Connection, game_id: str, *, project: str = DEFAULT_PRO
     )
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class BlockSeal:
+    """A block of evidence by its digest: what a report quotes."""
+
+    number: int
+    n_masks: int
+    digest: str
+
+
+def block_seals(conn: sa.Connection, game_id: str, *, project: str = DEFAULT_PROJECT) -> tuple[BlockSeal, ...]:
+    """The stored digests of a game's blocks, in order. Whether the blocks fit them, `load_blocks` finds out."""
+    query = (
+        sa.select(evidence_blocks.c.number, evidence_blocks.c.n_masks, evidence_blocks.c.digest)
+        .where(evidence_blocks.c.project == project, evidence_blocks.c.game_id == game_id)
+        .order_by(evidence_blocks.c.number)
+    )
+    return tuple(BlockSeal(*row) for row in conn.execute(query))
+
+
 def _game(row: sa.RowMapping) -> Game:
     what = f"game {row['id']}"
     return Game(

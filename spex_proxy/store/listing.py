@@ -205,9 +205,10 @@ def decode_cursor(cursor: str) -> tuple[datetime, str]:
 def _newest(table: sa.Table, alias: sa.FromClause) -> sa.ColumnElement[bool]:
     """`alias` is the newest row of `table` that belongs to the exchange: one look into an index."""
     other = table.alias()
+    only = [other.c.kind == "explain"] if "kind" in other.c else []
     newest = (
         sa.select(other.c.id)
-        .where(other.c.project == exchanges.c.project, other.c.exchange_id == exchanges.c.id)
+        .where(other.c.project == exchanges.c.project, other.c.exchange_id == exchanges.c.id, *only)
         .order_by(other.c.created_at.desc(), other.c.id.desc())
         .limit(1)
         .correlate(exchanges)

@@ -34,6 +34,9 @@ from spex_proxy.store.tables import outbox, pauses
 
 JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
+JobKind = Literal["explain", "retest", "table"]
+"""What is to be done: explain an exchange, ask again without some segments, or measure the missing lines of a table."""
+
 LONGEST_PAUSE = timedelta(hours=1)
 """No job is left alone for longer: a `retry_at` further ahead was written before the clock was set back."""
 
@@ -78,6 +81,9 @@ class Job:
     """Workers that died with it, one after the other, without a reading in between."""
     r2_so_far: float | None
     """Out-of-fold R2 of the rounds that are answered; None before the first is."""
+    kind: JobKind = "explain"
+    task: Mapping[str, Any] | None = None
+    """What a retest or a table is about, by ids and numbers; None for an explanation."""
 
     def recipe(self) -> Recipe:
         """Raises SpexError for a recipe of a newer version: the job fails, the queue goes on."""
@@ -101,8 +107,10 @@ def enqueue(
     tracestate: str | None = None,
     project: str = DEFAULT_PROJECT,
     job_id: str | None = None,
+    kind: JobKind = "explain",
+    task: Mapping[str, Any] | None = None,
 ) -> str:
-    """Ask for an explanation of a saved exchange; returns the job's id, a new one unless `job_id` is given."""
+    """Ask for something about a saved exchange; returns the job's id, a new one unless `job_id` is given."""
     job_id = job_id or str(uuid.uuid4())
     conn.execute(
         sa.insert(outbox).values(
@@ -120,6 +128,8 @@ def enqueue(
             failures=0,
             takeovers=0,
             created_at=utc_now(),
+            kind=kind,
+            task=sa.null() if task is None else dict(task),
         )
     )
     return job_id
@@ -196,7 +206,8 @@ def hold(conn: sa.Connection, job: Job, *, r2: float | None = None) -> JobState:
 
 
 def finish(conn: sa.Connection, job: Job, explanation_id: str) -> None:
-    """The explanation is stored, in this same transaction. Raises ClaimLost."""
+    """What was asked for is stored, in this same transaction: the explanation, or something about it.
+    Raises ClaimLost."""
     _end(conn, job, state="done", explanation_id=explanation_id, reason=None, finished_at=utc_now())
 
 
@@ -266,11 +277,13 @@ def load_job(conn: sa.Connection, job_id: str, *, project: str = DEFAULT_PROJECT
     return Job(**row._mapping)
 
 
-def jobs_of_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> tuple[Job, ...]:
-    """All jobs of one exchange, newest first: why it is not explained yet, or never will be."""
+def jobs_of_exchange(
+    conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT, kind: JobKind = "explain"
+) -> tuple[Job, ...]:
+    """All jobs of one kind for one exchange, newest first: why it is not explained yet, or never will be."""
     query = (
         sa.select(*COLUMNS)
-        .where(outbox.c.project == project, outbox.c.exchange_id == exchange_id)
+        .where(outbox.c.project == project, outbox.c.exchange_id == exchange_id, outbox.c.kind == kind)
         .order_by(outbox.c.created_at.desc(), outbox.c.id.desc())
     )
     return tuple(Job(**row._mapping) for row in conn.execute(query))

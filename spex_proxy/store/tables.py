@@ -21,13 +21,14 @@ import sqlalchemy as sa
 from spex_proxy.store.columns import Id, Text, UtcDateTime, counter, in_project, metadata, of, project_column, required
 from spex_proxy.store.tables_of_flags import flags, webhooks
 from spex_proxy.store.tables_of_jobs import outbox, pauses, rule_books, rule_uses, workers
+from spex_proxy.store.tables_of_retests import retest_texts, retests
 from spex_proxy.store.tables_of_review import case_events, cases
 from spex_proxy.store.tables_of_search import marks, texts
 
 __all__ = [
     "case_events", "cases", "contents", "evidence_blocks", "exchanges", "explanation_games", "explanations", "flags",
-    "games", "interactions", "marks", "metadata", "outbox", "pauses", "projects", "rule_books", "rule_uses", "texts",
-    "webhooks", "workers",
+    "games", "interactions", "marks", "metadata", "outbox", "pauses", "projects", "retest_texts", "retests",
+    "rule_books", "rule_uses", "texts", "webhooks", "workers",
 ]  # fmt: skip
 
 projects = sa.Table("projects", metadata, project_column(), required("created_at", UtcDateTime))

@@ -5,18 +5,17 @@ This is what anyone can check: rows that were measured say so, and so do those t
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from spex_proxy.engine.rows import Rows
+from spex_proxy.engine.subsets import MOST_PLAYERS, choose, coalitions
 from spex_proxy.engine.walsh import predict
 from spex_proxy.facts.spectrum import Spectrum
 
-MOST_PLAYERS = 4
-"""Sixteen rows; nobody reads thirty-two."""
+__all__ = ["MOST_PLAYERS", "Coalition", "Table", "make_table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +56,18 @@ class Table:
         return sum(line.is_measured for line in self.lines)
 
 
-def make_table(spectrum: Spectrum, rows: Rows, players: Sequence[int]) -> Table:
-    """Raises ValueError for players that are not of the game, are named twice, or are too many."""
-    chosen = tuple(sorted(players))
-    if not 1 <= len(chosen) <= MOST_PLAYERS:
-        raise ValueError(f"choose 1 to {MOST_PLAYERS} segments, not {len(chosen)}")
-    if len(set(chosen)) != len(chosen) or chosen[0] < 0 or chosen[-1] >= spectrum.n_players:
-        raise ValueError(f"choose different segments between 1 and {spectrum.n_players}")
-    kept = np.asarray(list(itertools.product((False, True), repeat=len(chosen))), dtype=np.bool_)
-    kept = kept[np.lexsort([*kept.T, kept.sum(axis=1)])]
-    masks = np.ones((len(kept), spectrum.n_players), dtype=np.bool_)
-    masks[:, chosen] = kept
+def make_table(spectrum: Spectrum, rows: Rows, players: Sequence[int], later: Rows | None = None) -> Table:
+    """`rows`: the evidence that the explanation cites. `later`: all of the game's by now; what was asked on purpose
+    since then can be a line's value, but is no sample for its average.
+
+    Raises ValueError for players that are not of the game, are named twice, or are too many.
+    """
+    chosen = choose(players, spectrum.n_players)
+    masks = coalitions(chosen, spectrum.n_players)
+    kept = masks[:, chosen]
     lines = tuple(
-        _line(rows, chosen, mask, float(guess)) for mask, guess in zip(masks, predict(spectrum, masks), strict=True)
+        _line(rows, later or rows, chosen, mask, float(guess))
+        for mask, guess in zip(masks, predict(spectrum, masks), strict=True)
     )
     signs = (-1.0) ** (len(chosen) - kept.sum(axis=1))
     averages = [line.average for line in lines if line.average is not None]
@@ -83,14 +81,14 @@ def make_table(spectrum: Spectrum, rows: Rows, players: Sequence[int]) -> Table:
     )
 
 
-def _line(rows: Rows, chosen: tuple[int, ...], mask: np.ndarray, guess: float) -> Coalition:
+def _line(rows: Rows, later: Rows, chosen: tuple[int, ...], mask: np.ndarray, guess: float) -> Coalition:
     kept = tuple(bool(bit) for bit in mask[list(chosen)])
-    same = np.flatnonzero((rows.masks == mask).all(axis=1))
+    same = np.flatnonzero((later.masks == mask).all(axis=1))
     alike = (rows.masks[:, chosen] == mask[list(chosen)]).all(axis=1) & rows.uniform
     found = rows.values[alike]
     return Coalition(
         kept=kept,
-        value=float(rows.values[same[0]]) if len(same) else guess,
+        value=float(later.values[same[0]]) if len(same) else guess,
         is_measured=bool(len(same)),
         average=float(found.mean()) if len(found) else None,
         error=float(found.std(ddof=1) / np.sqrt(len(found))) if len(found) > 1 else None,

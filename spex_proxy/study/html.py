@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from spex_proxy.study import words
 from spex_proxy.study.board import Board
+from spex_proxy.study.report import Report
 from spex_proxy.study.sheet import Sheet
-from spex_proxy.study.text import plain
+from spex_proxy.study.text import pieces, plain
 
 HERE = Path(__file__).parent
 ASSETS = HERE / "assets"
@@ -38,6 +39,7 @@ def make_environment(*loaders: BaseLoader) -> Environment:
         sentence=words.sentence,
         state_words=words.STATE_WORDS,
         plain=plain,
+        pieces=pieces,
     )
     return environment
 
@@ -50,6 +52,11 @@ def _environment() -> Environment:
 def standalone(sheet: Sheet) -> str:
     """One page with its style and script inside, and a policy that lets it load and send nothing."""
     return _page("standalone.html", {"sheet": sheet})
+
+
+def report_page(report: Report) -> str:
+    """The whole case as one page, under the same policy."""
+    return _page("report.html", {"report": report, "sheet": report.sheet})
 
 
 def board_page(board: Board, title: str) -> str:

@@ -121,8 +121,11 @@ class Sheet:
     """Rough standard error of a segment's effect."""
 
 
-def make_sheet(explanation: Explanation, game: Game, exchange: Exchange | None, rows: Rows | None) -> Sheet:
-    """Lay out an explanation. `rows` is the evidence; without it there are no 2^k tables."""
+def make_sheet(
+    explanation: Explanation, game: Game, exchange: Exchange | None, rows: Rows | None, later: Rows | None = None
+) -> Sheet:
+    """Lay out an explanation. `rows` is the evidence that it cites, `later` all that its game has by now;
+    without them there are no 2^k tables."""
     view = make_view(explanation, game, exchange)
     unit = words.UNITS.get(game.value, "")
     is_coloured = explanation.verdict != "nothing_to_explain"
@@ -130,7 +133,7 @@ def make_sheet(explanation: Explanation, game: Game, exchange: Exchange | None, 
     digits = words.digits_for(largest)
     error = typical_error(explanation)
     segments = _segments(view, unit, digits, error, is_coloured)
-    together = tuple(_together(explanation, view, rows, unit, digits, error)) if is_coloured else ()
+    together = tuple(_together(explanation, view, (rows, later), unit, digits, error)) if is_coloured else ()
     fidelity = explanation.fidelity
     return Sheet(
         explanation=explanation,
@@ -229,7 +232,12 @@ def _is_dense(places: Sequence[Segment]) -> bool:
 
 
 def _together(
-    explanation: Explanation, view: View, rows: Rows | None, unit: str, digits: int, error: float | None
+    explanation: Explanation,
+    view: View,
+    rows: tuple[Rows | None, Rows | None],
+    unit: str,
+    digits: int,
+    error: float | None,
 ) -> Iterator[Together]:
     joined = [term for term in explanation.interactions if term.order >= 2]
     largest = max((abs(term.banzhaf) for term in joined), default=0.0) or 1.0
@@ -246,14 +254,14 @@ def _together(
             sentence=words.together_sentence(term.banzhaf, numbers, unit, digits),
             error=f"±{FAINT_ERRORS * own * 2**term.order:.{digits}f}" if own is not None else "",
             is_faint=own is None or abs(term.fourier) < FAINT_ERRORS * own,
-            table=_table(explanation, rows, term),
+            table=_table(explanation, *rows, term),
         )
 
 
-def _table(explanation: Explanation, rows: Rows | None, term: Interaction) -> Table | None:
+def _table(explanation: Explanation, rows: Rows | None, later: Rows | None, term: Interaction) -> Table | None:
     if rows is None or term.order > MOST_PLAYERS:
         return None
-    return make_table(explanation.spectrum, rows, term.players)
+    return make_table(explanation.spectrum, rows, term.players, later)
 
 
 def _strip(

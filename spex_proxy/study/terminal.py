@@ -14,6 +14,8 @@ from spex_proxy.facts.aim import WHOLE_OUTPUT
 from spex_proxy.facts.exchange import MARK_ARROW
 from spex_proxy.facts.explanation import Check, Summary
 from spex_proxy.study import words
+from spex_proxy.study.again import RetestSheet
+from spex_proxy.study.coalitions import Table as Table_
 from spex_proxy.study.view import InteractionView, SegmentView, View
 
 RAISES = (31, 119, 180)
@@ -55,6 +57,43 @@ def checks_table(checks: Sequence[Check]) -> RenderableType:
         mark = ("–", "yellow") if check.is_skipped else ("✓", "green") if check.is_passed else ("✗", "bold red")
         table.add_row(Text(*mark), _text(check.name), _text(check.detail, "dim"))
     return table
+
+
+def coalition_table(found: Table_) -> RenderableType:
+    """The 2^k table: which of the chosen segments are kept, and what the answer is worth then."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for player in found.players:
+        table.add_column(str(player + 1), justify="center")
+    table.add_column("everything else kept", justify="right")
+    table.add_column("")
+    table.add_column("average over random masks", justify="right")
+    for line in found.lines:
+        average = "none stored" if line.average is None else words.decimal(line.average)
+        error = f" ±{2 * line.error:.2f}" if line.error is not None else ""
+        source = Text("measured", "dim") if line.is_measured else Text("predicted", "italic yellow")
+        marks = ("●" if kept else "○" for kept in line.kept)
+        table.add_row(*marks, words.decimal(line.value), source, f"{average}{error}")
+    if len(found.players) > 1:
+        table.add_row(*("" for _ in found.players), f"{words.signed(found.joint)}", Text("together", "bold"), "")
+    return table
+
+
+def retest_panel(found: RetestSheet) -> RenderableType:
+    """What the model said when it was asked again, each answer under its name."""
+    parts: list[RenderableType] = []
+    for number, text in zip(found.numbers, found.labels, strict=True):
+        parts.append(_text(f"left out  {number}  {text}", "dim"))
+    for said in found.said:
+        parts.append(Rule(f"{said.title}  [dim]({said.note})[/dim]", style="dim", align="left"))
+        shown = "".join(piece.text for piece in said.text)
+        more = f"\n(and {said.left_out:,} more characters)" if said.left_out else ""
+        parts.append(_text(f"{shown or '(empty)'}{more}", "italic"))
+    if found.sentence:
+        parts.append(Rule(style="dim"))
+        parts.append(_text(found.sentence))
+    elif found.reason:
+        parts.append(_text(found.reason, "yellow"))
+    return Panel(Group(*parts), title=f"[bold]{found.headline}[/bold]", title_align="left", border_style="dim")
 
 
 def listing(rows: Sequence[Summary], width: int = WIDE) -> RenderableType:

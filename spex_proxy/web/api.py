@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from fastapi import APIRouter, Depends, Request
 from fastapi.dependencies.models import Dependant
 
-from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_flags, api_jobs, api_query
+from spex_proxy.web import api_cases, api_exchanges, api_explanations, api_flags, api_jobs, api_query, api_retests
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.errors import Refused
 
@@ -41,4 +41,5 @@ def make_api_router(doors: Doors) -> APIRouter:
     router.include_router(api_jobs.make_router(doors))
     router.include_router(api_flags.make_router(doors))
     router.include_router(api_cases.make_router(doors))
+    router.include_router(api_retests.make_router(doors))
     return router

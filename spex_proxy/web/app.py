@@ -14,7 +14,8 @@ from spex_proxy.web.api import PREFIX, make_api_router
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.guard import Guard, is_loopback
 from spex_proxy.web.health import Processes, make_health_router
-from spex_proxy.web.pages import make_pages_router
+from spex_proxy.web.pages import make_pages
+from spex_proxy.web.review_pages import add_review_pages
 
 ABOUT = """Why did the model say that? Exchanges that passed through the proxy, their explanations, and the
 evidence that these follow from. Everything is read from the store; nothing here touches production's traffic.
@@ -47,7 +48,9 @@ def make_app(
     app.add_middleware(Guard, is_loopback=is_loopback(doors.host), names=doors.names)
     app.include_router(make_health_router(version, counters, store_trouble, rules_trouble, processes))
     app.include_router(make_api_router(doors))
-    app.include_router(make_pages_router(doors.store, doors.project, relay=doors.relay, version=version))
+    pages_router, pages = make_pages(doors.store, doors.project, relay=doors.relay, version=version)
+    add_review_pages(pages_router, pages, doors.labels)
+    app.include_router(pages_router)
     return app
 
 

@@ -128,6 +128,7 @@ _JOB = records.JobRecord(
     project="default",
     exchange_id=_EXCHANGE_ID,
     state="running",
+    kind="explain",
     why="asked",
     priority="asked",
     attempts=1,
@@ -188,6 +189,38 @@ REVIEW = answer(
 CASE = answer(_CASE, "The case as it is now.")
 CASE_PAGE = answer(records.CasePage((_CASE,), CASE_CURSOR), "One page.")
 CASE_STORY = answer(records.CaseStory(_CASE, (_EVENT,)), "The case and its history.")
+_LINES = (
+    records.CoalitionRecord((), -24.1, True, -29.9, 0.3, 12),
+    records.CoalitionRecord((1,), -9.0, True, -12.2, 0.4, 11),
+    records.CoalitionRecord((2,), -20.2, True, -24.4, 0.3, 13),
+    records.CoalitionRecord((1, 2), -3.1, True, -4.0, 0.2, 12),
+)
+_TABLE = records.CoalitionTable(_EXPLANATION_ID, (1, 2), _LINES, 4, 2.0, 2.7, 0.6, _BRIEF)
+_RETEST = records.RetestRecord(
+    id="5f0a8c0e2f6f4b1e9f4f0c3f6a1d2b3c",
+    project="default",
+    exchange_id=_EXCHANGE_ID,
+    explanation_id=_EXPLANATION_ID,
+    job_id=_JOB_ID,
+    segments=(4,),
+    who="ann",
+    created_at=_WHEN,
+    answered_at=_WHEN,
+    state="done",
+    reason=None,
+    finding="changed",
+    gone=None,
+    reproduced=True,
+    overlap=0.12,
+    control_overlap=1.0,
+    flags=(records.FoundAgainRecord("refusal", control=True, removed=False),),
+    summary="Without segment 4 the model answers otherwise: 12% of the words are the same.",
+    control="Your refund is approved.",
+    removed="The writer's parcel has not arrived.",
+)
+COALITIONS = answer(_TABLE, "The table.")
+RETEST = answer(_RETEST, "The re-test as it is now.")
+RETESTS = answer(records.RetestList((_RETEST,)), "All of them.")
 EVENTS = event("progress", one_line(_json(_JOB))).decode()
 
 WISHES = {

@@ -16,17 +16,17 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from jinja2 import FileSystemLoader
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from spex_proxy.facts.errors import BadEvidence, NotFound, SpexError, VerificationFailed
 from spex_proxy.facts.query import STATES
-from spex_proxy.store import lookup
+from spex_proxy.store import cases, lookup
 from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.store.listing import LIVE, Page, list_exchanges, models
-from spex_proxy.study.coalitions import make_table
 from spex_proxy.study.html import make_environment, standalone
+from spex_proxy.study.report import load_cases, load_retests
 from spex_proxy.study.sheet import make_sheet
-from spex_proxy.study.stored import load_evidence, load_sheet
+from spex_proxy.study.stored import load_sheet, load_table
 from spex_proxy.study.text import label, pieces
 from spex_proxy.web import forms
 from spex_proxy.web.assets import PAGE_HEADERS, Assets
@@ -41,10 +41,11 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-def make_pages_router(
+def make_pages(
     store: Callable[[], Engine], project: str, *, relay: str = "http://127.0.0.1:8080", version: str = ""
-) -> APIRouter:
-    """All pages. `store` opens the store or raises; `relay` is the address that apps use, for the first steps."""
+) -> tuple[APIRouter, Pages]:
+    """All pages but the reviewer's, and what those share with them. `store` opens the store or raises; `relay` is
+    the address that apps use, for the first steps."""
     pages = Pages(store, project, relay, version)
     router = APIRouter(prefix=PREFIX, route_class=pages.route_class(), include_in_schema=False)
     router.add_api_route("", pages.home, methods=["GET"])
@@ -59,7 +60,7 @@ def make_pages_router(
     router.add_api_route("/explanations/{any_id}/table", pages.table, methods=["GET"])
     router.add_api_route("/explanations/{any_id}/page.html", pages.download, methods=["GET"])
     router.add_api_route("/static/{version}/{name}", pages.static, methods=["GET"])
-    return router
+    return router, pages
 
 
 class Pages:
@@ -117,7 +118,13 @@ class Pages:
         text = request.query_params.get("id", "").strip()
         if not text:
             return _see(f"{PREFIX}/")
-        found = self.read(lookup.find, text, self.project)
+        try:
+            found = self.read(lookup.find, text, self.project)
+        except NotFound:
+            case_id = self.read(_case_of, text, self.project)
+            if case_id is None:
+                raise
+            return _see(f"{PREFIX}/cases/{quote(case_id, safe='')}")
         if found.exchange_id is None or found.found_by == "explanation":
             return _see(f"{PREFIX}/explanations/{quote(found.explanation_ids[0], safe='')}")
         return _see(f"{PREFIX}/exchanges/{quote(found.exchange_id, safe='')}")
@@ -125,7 +132,9 @@ class Pages:
     def exchange(self, any_id: str) -> Response:
         desk = self.read(load_desk, any_id, self.project)
         row = desk.exchange.row if desk.exchange else None
-        return self.show("exchange.html", desk=desk, sheet=desk.sheet, row=row)
+        again = self.read(load_retests, desk.sheet, self.project) if desk.sheet else ()
+        known = self.read(load_cases, row.exchange_id, self.project) if row else ()
+        return self.show("exchange.html", desk=desk, sheet=desk.sheet, row=row, retests=again, cases=known)
 
     def job(self, any_id: str) -> Response:
         """The card of the newest job alone: what the page puts in place of the old one."""
@@ -133,10 +142,9 @@ class Pages:
 
     def table(self, request: Request, any_id: str) -> Response:
         """The 2^k table of chosen segments alone: `?players=2,5`, counted from 1."""
-        told, rows = self.read(load_evidence, any_id, self.project)
         try:
             players = [int(part) - 1 for part in request.query_params.get("players", "").split(",")]
-            table = make_table(told.explanation.spectrum, rows, players)
+            told, table = self.read(load_table, any_id, players, self.project)
         except ValueError as error:
             return self.show("fault.html", 422, title="No such table", message=str(error))
         sheet = make_sheet(told.explanation, told.game, told.exchange, None)
@@ -196,6 +204,13 @@ def said(error: Exception) -> tuple[int, str, str]:
     # not the text of a database's error: it quotes the statement with its parameters
     reason = str(error) if isinstance(error, SpexError) else type(error).__name__
     return 503, "The store can’t be read now", f"Production is not affected. Reason: {reason}"
+
+
+def _case_of(conn: Connection, text: str, project: str) -> str | None:
+    try:
+        return cases.find_case(conn, text, project=project) if len(text) >= lookup.MIN_PREFIX else None
+    except NotFound:
+        return None
 
 
 def _see(address: str) -> Response:

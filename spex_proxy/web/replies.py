@@ -19,6 +19,9 @@ from spex_proxy.store.codec import finite
 from spex_proxy.store.flags import Raised
 from spex_proxy.store.listing import Row
 from spex_proxy.store.outbox import Job, Priority
+from spex_proxy.store.retests import RetestStory
+from spex_proxy.study.again import sentence_of
+from spex_proxy.study.coalitions import Table
 from spex_proxy.study.view import View, make_view
 from spex_proxy.web.errors import printable
 
@@ -81,7 +84,7 @@ def _flags(flags: Sequence[Flag]) -> tuple[records.FlagRecord, ...]:
 
 
 def raised_record(raised: Raised) -> records.RaisedRecord:
-    return cast(records.RaisedRecord, make(records.RaisedRecord, raised, raised.flag))
+    return cast(records.RaisedRecord, fill(records.RaisedRecord, raised, raised.flag))
 
 
 def explanation_row(line: ExplanationLine) -> records.ExplanationRow:
@@ -166,7 +169,7 @@ def job_record(progress: JobProgress) -> records.JobRecord:
         progress,
         job,
         priority=Priority(job.priority).name.lower(),
-        budget=job.recipe_json.get("budget", 0),
+        budget=job.recipe_json.get("budget", 0) if job.kind == "explain" else 0,
         recipe=dict(job.recipe_json),
     )
     return cast(records.JobRecord, made)
@@ -178,6 +181,49 @@ def case_record(case: Case) -> records.CaseRecord:
 
 def case_story(case: Case, history: Sequence[CaseEvent]) -> records.CaseStory:
     return records.CaseStory(case_record(case), tuple(fill(records.CaseEventRecord, event) for event in history))
+
+
+def coalition_table(explanation_id: str, table: Table, job: Job | None) -> records.CoalitionTable:
+    numbers = tuple(player + 1 for player in table.players)
+    lines = tuple(
+        fill(
+            records.CoalitionRecord,
+            line,
+            kept=tuple(number for number, is_kept in zip(numbers, line.kept, strict=True) if is_kept),
+            measured=line.is_measured,
+        )
+        for line in table.lines
+    )
+    made = fill(
+        records.CoalitionTable,
+        table,
+        explanation_id=explanation_id,
+        segments=numbers,
+        lines=lines,
+        job=_brief(job) if job else None,
+    )
+    return cast(records.CoalitionTable, made)
+
+
+def retest_record(story: RetestStory) -> records.RetestRecord:
+    retest, outcome, answers = story.retest, story.retest.outcome, story.answers
+    numbers = tuple(player + 1 for player in retest.players)
+    made = fill(
+        records.RetestRecord,
+        story,
+        retest,
+        segments=numbers,
+        finding=outcome.finding if outcome else None,
+        gone=outcome.is_gone if outcome else None,
+        reproduced=outcome.is_reproduced if outcome else None,
+        overlap=outcome.overlap if outcome else None,
+        control_overlap=outcome.control_overlap if outcome else None,
+        flags=tuple(fill(records.FoundAgainRecord, flag) for flag in outcome.flags) if outcome else (),
+        summary=sentence_of(outcome, numbers) if outcome else "",
+        control=answers.control.text if answers else None,
+        removed=answers.removed.text if answers else None,
+    )
+    return cast(records.RetestRecord, made)
 
 
 def review_record(lines: Sequence[QueueLine], labels: tuple[str, ...]) -> records.ReviewRecord:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spex_proxy.facts.errors import BadReply
 from spex_proxy.facts.exchange import Exchange, ExchangeKind, Headers, Message, RawExchange, Skipped
 from spex_proxy.wire import messages, responses
 from spex_proxy.wire.answer import Answer, as_name, read_answer, read_stream
@@ -89,6 +90,14 @@ def native_texts(kind: ExchangeKind, request: Mapping[str, Any]) -> list[Text]:
         return responses.read_texts(request) if kind == "response" else messages.read_texts(request)
     except RecursionError:
         raise Skip("not_json") from None
+
+
+def read_plain(kind: ExchangeKind, body: bytes) -> Answer:
+    """An answer in one piece. Raises BadReply for one that is none, or ended badly."""
+    try:
+        return _said(kind, body, streamed=False)
+    except Skip as skip:
+        raise BadReply(f"the server's answer can't be read: {skip.reason}") from skip
 
 
 def _said(kind: ExchangeKind, body: bytes, streamed: bool) -> Answer:

@@ -50,7 +50,8 @@ async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
     in_force.start()
     async with servers_of_all as servers, _gate(settings, key) as gate:
         try:
-            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), gate, budget, orders)
+            priority = settings.background_priority
+            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), priority, gate, budget, orders)
         finally:
             await asyncio.to_thread(in_force.close)
             await asyncio.to_thread(telemetry.close)

@@ -102,7 +102,7 @@ class Desk:
             return Scorers(server, self.scorer, 100)
 
         servers = ModelServers([self.upstream_url])
-        yield Parts(self.store, servers, self.plugins, self.telemetry, scorers, self.gate, self.budget)
+        yield Parts(self.store, servers, self.plugins, self.telemetry, scorers, 100, self.gate, self.budget)
 
     async def work_off(self, most_jobs: int = 10) -> list[Report]:
         """Run queued jobs until none is left (or `most_jobs` were run); their last reports, in order."""

@@ -48,6 +48,13 @@ class ScriptedModel:
         self.max_model_len = max_model_len
         self.rewrite: Callable[[str], str] = lambda text: text
         """What the chat template does to the text of a message."""
+        self.answer = ANSWER
+        """The answer whose likelihood is planted."""
+        self.says: Callable[[str], str] = lambda _prompt: self.answer
+        """What it answers to a prompt."""
+        self.refuses = ""
+        """The message with which it refuses every question, if there is one."""
+        self.version = SERVER.split()[1]
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
         self.asked: list[tuple[int, ...]] = []
@@ -55,7 +62,7 @@ class ScriptedModel:
         self.upstream = Upstream()
         self._ids: dict[str, int] = {}
         self._routes: dict[str, Callable[[Any], tuple[int, Any]]] = {
-            "/version": lambda _: (200, {"version": SERVER.split()[1]}),
+            "/version": lambda _: (200, {"version": self.version}),
             "/health": lambda _: (200, {}),
             "/v1/models": lambda _: (200, {"data": [{"id": NAME, "max_model_len": self.max_model_len}]}),
             "/tokenize": self._tokenize,
@@ -106,6 +113,8 @@ class ScriptedModel:
             whole = answer(json.dumps(self._score(body)).encode())
             fault = self.faults.popleft() if self.faults else self.always
             return fault(whole) if fault else [whole]
+        if path in ("/v1/chat/completions", "/v1/completions") and self.refuses:
+            return refusing(self.refuses)(b"")
         if path in ("/v1/chat/completions", "/v1/completions"):
             return [answer(json.dumps(self._speak(body)).encode())]
         status, reply = self._routes[path](body) if path in self._routes else (404, {"error": "Not Found"})
@@ -113,8 +122,9 @@ class ScriptedModel:
 
     def _speak(self, body: Mapping[str, Any]) -> dict[str, Any]:
         said: dict[str, Any] = {"index": 0, "finish_reason": "stop"}
-        said |= {"message": {"role": "assistant", "content": ANSWER}} if "messages" in body else {"text": ANSWER}
-        prompt, output = len(self.ids_of(self.prompt_text(body))), len(self.ids_of(ANSWER))
+        spoken = self.says(self.prompt_text(body))
+        said |= {"message": {"role": "assistant", "content": spoken}} if "messages" in body else {"text": spoken}
+        prompt, output = len(self.ids_of(self.prompt_text(body))), len(self.ids_of(spoken))
         usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
         number = len(self.upstream.requests)
         kind = "chatcmpl" if "messages" in body else "cmpl"
@@ -143,7 +153,7 @@ class ScriptedModel:
     def logprobs(self, ids: Sequence[int]) -> list[float]:
         """Of the tokens of the answer, or its beginning, with which `ids` end."""
         self.asked.append(tuple(ids))
-        whole = self.ids_of(ANSWER)
+        whole = self.ids_of(self.answer)
         output = next(whole[:k] for k in range(len(whole), 0, -1) if list(ids[-k:]) == whole[:k])
         value = self.value(self.text_of(ids[: -len(output)]))
         assert value <= 0, f"the planted value {value} is no log-probability"

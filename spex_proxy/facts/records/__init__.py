@@ -66,6 +66,13 @@ from spex_proxy.facts.records.queries import (
     SharesRecord,
     TogetherRecord,
 )
+from spex_proxy.facts.records.retests import (
+    CoalitionRecord,
+    CoalitionTable,
+    FoundAgainRecord,
+    RetestList,
+    RetestRecord,
+)
 
 __all__ = [
     "FINAL_STATES",
@@ -75,6 +82,8 @@ __all__ = [
     "CaseRecord",
     "CaseStory",
     "CheckRecord",
+    "CoalitionRecord",
+    "CoalitionTable",
     "ComparisonRecord",
     "CostRecord",
     "ErrorRecord",
@@ -89,6 +98,7 @@ __all__ = [
     "Fault",
     "FidelityRecord",
     "FlagRecord",
+    "FoundAgainRecord",
     "GameEvidence",
     "HierarchyRecord",
     "IndexEntry",
@@ -104,6 +114,8 @@ __all__ = [
     "QueueRecord",
     "RaisedList",
     "RaisedRecord",
+    "RetestList",
+    "RetestRecord",
     "ReviewRecord",
     "SegmentRecord",
     "ShareCount",

@@ -25,6 +25,8 @@ class JobRecord:
     exchange_id: str
     state: str
     """`queued`, `running`, `paused`, and for good: `done`, `failed`, `cancelled`."""
+    kind: str
+    """`explain`; `retest`: ask again without some segments; `table`: measure the missing lines of a table."""
     why: str
     """Why it was made."""
     priority: PriorityName
@@ -36,7 +38,7 @@ class JobRecord:
     masks: int
     """Readings that are committed for it; earlier jobs' readings of the same game count."""
     budget: int
-    """Most masks that it may ask. It ends earlier once the fit is good enough."""
+    """Most masks that it may ask; 0 unless it explains. It ends earlier once the fit is good enough."""
     r2: float | None
     """Out-of-fold R2 of its explanation; until there is one, of the rounds that are answered; null before that."""
     explanation_id: str | None

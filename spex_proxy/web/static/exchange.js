@@ -1,19 +1,10 @@
-// One exchange: asking for an explanation, following and cancelling its job, verifying, tables on demand.
+// One exchange: asking for an explanation, following and cancelling its job, verifying.
 // Talks to the JSON API; the job's card itself is rendered by the server and only put in place here.
 
-const API = "/spex/api/v1";
+import { API, ask, words } from "./api.js";
+
 const POLL_MS = 2000;
 const HERE = location.pathname;
-
-async function ask(path, body) {
-  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body ?? {}) };
-  const answer = await fetch(API + path, options);
-  const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(said.error?.message ?? `the server answered ${answer.status}`);
-  return said;
-}
-
-const words = (error) => (error instanceof TypeError ? "The server can’t be reached." : error.message);
 
 // ---- the job's card: shown again whenever something happened, by events if they come, else by asking ----
 
@@ -127,49 +118,5 @@ for (const box of document.querySelectorAll("[data-verify]")) {
       result.textContent = words(error);
     }
     button.disabled = false;
-  });
-}
-
-// ---- the table of segments that a person chooses: click or Enter on up to four of them ----
-
-const why = document.querySelector("[data-table-url]:not(.is-plain)");
-if (why) {
-  const MOST = 4;
-  const place = why.querySelector(".together");
-  const box = document.createElement("div");
-  Object.assign(box, { className: "chooser", hidden: true });
-  box.setAttribute("role", "status");
-  place.append(box);
-  let chosen = [];
-  const invitation = document.createElement("p");
-  invitation.className = "hint";
-  invitation.textContent = "For any other group: click up to four segments in the prompt, or press Enter on them.";
-  place.append(invitation);
-
-  async function toggle(segment) {
-    const n = segment.dataset.n;
-    chosen = chosen.includes(n) ? chosen.filter((other) => other !== n) : [...chosen, n].slice(-MOST);
-    for (const other of why.querySelectorAll(".seg[data-n]")) other.classList.toggle("chosen", chosen.includes(other.dataset.n));
-    box.hidden = !chosen.length;
-    if (!chosen.length) return;
-    const numbers = [...chosen].sort((a, b) => a - b);
-    const asked = numbers.join(",");
-    const answer = await fetch(`${why.dataset.tableUrl}?players=${asked}`).catch(() => null);
-    if (asked !== [...chosen].sort((a, b) => a - b).join(",")) return;
-    const head = document.createElement("h3");
-    head.textContent = `Your choice: ${numbers.length > 1 ? "segments" : "segment"} ${numbers.join(", ")}`;
-    const table = answer?.ok && new DOMParser().parseFromString(await answer.text(), "text/html").querySelector(".coalitions");
-    box.replaceChildren(head, table || "The table can’t be shown now.");
-  }
-
-  why.addEventListener("click", (event) => {
-    const segment = event.target.closest(".prompt .seg[data-n]");
-    if (segment && getSelection().isCollapsed) toggle(segment);
-  });
-  why.addEventListener("keydown", (event) => {
-    if ((event.key === "Enter" || event.key === " ") && event.target.matches(".prompt .seg[data-n]")) {
-      event.preventDefault();
-      toggle(event.target);
-    }
   });
 }

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from spex_proxy.facts.explanation import Check
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.flows.retest import ask_retest
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
 from spex_proxy.store import cases, explanations, games, outbox
@@ -48,6 +49,8 @@ class Filled:
     queued: str = ""
     job: str = ""
     """Queued, of `queued`."""
+    retest: str = ""
+    """Queued, of `explained`."""
     done: str = ""
     """Done, of `explained`."""
     case: str = ""
@@ -73,6 +76,7 @@ def fill(engine: sa.Engine, make: Make) -> Filled:
         assert job is not None
         outbox.fail(conn, job, "the prompt has no text", final=True)
         filled.job = outbox.enqueue(conn, exchange_id=queued, recipe=make.recipe, why="drawn")
+        filled.retest = ask_retest(conn, filled.explanation, [0], who="ann", project="default").retest.id
         filled.case = cases.open_case(conn, explained, why="person", who="ann", queue="filled").id
     return filled
 

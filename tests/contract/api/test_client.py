@@ -24,7 +24,8 @@ from spex_proxy.facts.errors import (
     UpstreamBusy,
     UpstreamError,
 )
-from spex_proxy.store import outbox
+from spex_proxy.facts.retest import Answers, Spoken, compare
+from spex_proxy.store import outbox, retests
 from tests.contract.api.serving import LONG_AGO, Api, explain
 from tests.contract.store.samples import NOON
 
@@ -83,6 +84,7 @@ def test_every_operation_of_the_api_has_a_method(api: Api) -> None:
     ends = {path.rsplit("/", 1)[1] for path in document["paths"] if path.startswith("/spex/api/v1/")}
     words = {"{any_id}": "exchange", "{job_id}": "job", "{case_id}": "case", "events": "follow"}
     words |= dict.fromkeys(("exchanges.jsonl", "explanations.jsonl", "interactions.jsonl"), "export")
+    words |= {"{retest_id}": "one_retest", "report.html": "report"}
     words |= {"evidence.csv": "evidence", "evidence.npz": "evidence"}
     assert {words.get(end, end) for end in ends} <= set(dir(Client))
 
@@ -267,3 +269,52 @@ def test_it_reviews(api: Api, ask: Ask) -> None:
     assert acts == ["opened", "claimed", "released", "claimed", "noted", "judged", "reopened"]
     assert [one.id for one in ask(api.url, "cases", queue=exchange_id)] == [case.id]
     assert "wrong" in ask(api.url, "review").labels
+
+
+# --------------------------------------------------------------------------- tables, re-tests, the report
+
+
+def test_a_retest_is_waited_for_and_its_failure_is_an_error(api: Api, ask: Ask) -> None:
+    with api.engine.begin() as conn:
+        exchange_id = api.make.saved(conn, received_at=LONG_AGO).id
+        explain(conn, api.make, exchange_id)
+
+    def work(end: Callable[[Any, outbox.Job, retests.RetestStory], None]) -> threading.Thread:
+        def run() -> None:
+            while True:
+                time.sleep(0.05)
+                with api.engine.begin() as conn:
+                    for story in retests.stories(conn, exchange_id):
+                        job = outbox.claim(conn, "w", job_id=story.retest.job_id) if story.state == "queued" else None
+                        if job is not None:
+                            end(conn, job, story)
+                            return
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def answer(conn: Any, job: outbox.Job, story: retests.RetestStory) -> None:
+        answers = Answers(Spoken("It is warm. ☀", "stop"), Spoken("It snows.", "stop"))
+        retests.keep_answers(conn, story.retest.id, answers, compare("It is warm. ☀", answers), NOON, "default")
+        outbox.finish(conn, job, story.retest.explanation_id)
+
+    worker = work(answer)
+    found = ask(api.url, "retest", exchange_id, "ann", segments=[2])
+    worker.join()
+    assert (found.segments, found.finding, found.removed) == ((2,), "changed", "It snows.")
+    worker = work(lambda conn, job, _story: outbox.fail(conn, job, "the model is away", final=True))
+    with pytest.raises(CannotExplain, match="the model is away"):
+        ask(api.url, "retest", exchange_id, "ann", top=1)
+    worker.join()
+    assert [one.state for one in ask(api.url, "retests", exchange_id)] == ["failed", "done"]
+    assert ask(api.url, "one_retest", found.id).removed == "It snows."
+
+
+def test_a_table_and_the_report_are_read(api: Api, ask: Ask) -> None:
+    table = ask(api.url, "coalitions", api.filled.explained, [1, 3])
+    assert [line.kept for line in table.lines] == [(), (1,), (3,), (1, 3)]
+    assert ask(api.url, "coalitions", api.filled.explained).segments == (2, 3)
+    assert ask(api.url, "report", api.filled.explained).startswith("<!doctype html>")
+    with pytest.raises(NotFound):
+        ask(api.url, "report", "nobody's id")

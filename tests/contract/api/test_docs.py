@@ -38,7 +38,7 @@ def test_every_curl_example_runs(api: Api, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "event: end" in done.stdout
-    assert {path.name for path in tmp_path.iterdir()} == {"evidence.csv", "evidence.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"evidence.csv", "evidence.npz", "report.html"}
 
 
 def test_every_path_and_error_code_is_in_it(api: Api) -> None:
@@ -46,7 +46,7 @@ def test_every_path_and_error_code_is_in_it(api: Api) -> None:
     shell = "".join(blocks("sh"))
     for path in paths:
         if path.startswith(PREFIX):
-            told = re.sub(r"\{\w+\}", r"\\$(ID|JOB|CASE)", path.removeprefix(PREFIX))
+            told = re.sub(r"\{\w+\}", r"\\$(ID|JOB|CASE|RETEST)", path.removeprefix(PREFIX))
             assert re.search(rf"\$SPEX{told}\b", shell), path
     assert [code for code in CODES if f"`{code}`" not in PAGE] == []
 

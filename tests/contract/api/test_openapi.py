@@ -107,6 +107,7 @@ def played(behind: Behind, filled: Filled) -> None:
         "any_id": [filled.explained, filled.upstream_id, filled.explanation, filled.erased, filled.queued],
         "job_id": [filled.done],  # the events of a job that is not over would not end
         "case_id": [filled.case],
+        "retest_id": [filled.retest],
     }
 
 

@@ -1,0 +1,80 @@
+"""`retest`, `table` and `report` from a terminal, where no worker runs; whatever the model says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from typer.testing import CliRunner
+
+from spex_proxy import cli
+from spex_proxy.facts.explanation import Explanation
+from spex_proxy.store import cases
+from tests.story.explaining import RECIPE, Desk, question, sentences
+from tests.story.scripted_model import ANSWER, ScriptedModel, planted
+
+HOSTILE = "\x1b[31mred\x1b[0m <script>window.pwned = 1</script> \u202egnirts\u202c " + "x" * 1_000_000
+
+
+@pytest.fixture
+def model() -> Iterator[ScriptedModel]:
+    made = ScriptedModel(planted(-9, {("Bravo",): 5, ("Alpha", "Delta"): 2}))
+    made.says = lambda prompt: ANSWER if "Bravo" in prompt else HOSTILE
+    with made:
+        yield made
+
+
+@pytest.fixture
+def explained(model: ScriptedModel, store: Engine) -> Explanation:
+    desk = Desk(model.url, store, recipe=replace(RECIPE, budget=40))
+    desk.ask(question(sentences(8)))
+    made = asyncio.run(desk.explanation())
+    desk.close()
+    return made
+
+
+def spex(*words: str, code: int = 0) -> str:
+    done = CliRunner().invoke(cli.app, list(words), env={"COLUMNS": "100"})
+    assert done.exit_code == code, (done.output, done.exception)
+    return done.output
+
+
+def test_from_the_cause_to_the_report(
+    model: ScriptedModel, store: Engine, explained: Explanation, tmp_path: Path
+) -> None:
+    where = ("--store", str(store.url))
+    said = spex("retest", explained.id, "--top", "1", "--who", "ann", "--upstream", model.url, *where)
+    assert "The answer changes without it" in said
+    assert "left out  2  Bravo is here." in said
+    assert "and 994," in said, "a megabyte is cut, and says so"
+    assert "\x1b" not in said
+    assert "\u202e" not in said
+    assert "U+202E" in said
+    assert len(said) < 40_000
+    before = spex("table", explained.id, "1,2,4", *where)
+    assert "predicted" in before
+    after = spex("table", explained.id, "1,2,4", "--ask", "--upstream", model.url, *where)
+    assert after.count("measured") == 8
+    with store.begin() as conn:
+        case = cases.open_case(conn, str(explained.exchange_id), why="person", who="ann", note="<i>look</i>")
+    spex("report", case.id[:12], "--html", str(tmp_path / "report.html"), *where)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;window.pwned" in page
+    assert "<script>window.pwned" not in page
+    assert "&lt;i&gt;look&lt;/i&gt;" in page
+    assert not {"\x1b", "\u202e"} & set(page)
+    assert len(page) < 400_000
+
+
+def test_what_can_not_be_done_is_said(store: Engine, explained: Explanation, tmp_path: Path) -> None:
+    where = ("--store", str(store.url))
+    gone = spex("retest", explained.id, "--segments", "2", "--upstream", "http://127.0.0.1:9", *where, code=1)
+    assert "could not be asked" in gone
+    spex("retest", explained.id, "--segments", "99", *where, code=1)
+    spex("retest", explained.id, "--segments", "two", *where, code=1)
+    spex("table", explained.id, "1,1", *where, code=1)
+    spex("report", explained.id, "--html", str(tmp_path), *where, code=1)
