@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -165,8 +167,8 @@ def test_what_a_killed_one_had_on_disk_another_stores(
     durable = {"handoff": "durable", "spool": tmp_path / "spool", "handoff_wait_s": 30}
     with running("serve", settings_for(upstream, store_path, **durable), tmp_path) as parent:
         wait_until(lambda: all_serve(parent), START_S)
-        with store.connect() as locking:
-            locking.exec_driver_sql("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(store_path)) as locking:
+            locking.execute("BEGIN IMMEDIATE")
             answered = [ask(parent.settings.port, ASK) for _ in range(20)]
             assert all(one.is_whole for one in answered)
             wait_until(lambda: parent.metric("spool_items") == 20, 30)
