@@ -67,7 +67,7 @@ async def one(scenario: Scenario, target: Target, upstream: Target) -> Cell:
     running = Round(scenario, target.port, target.model)
     try:
         await running.open()
-        before = target.counts() if target.is_ours else {}
+        before = await _stored(target) if target.is_ours else {}
         cpu, upstream_cpu, busy = cpu_seconds(pids), cpu_seconds(others), busy_seconds()
         own, begun = time.process_time(), time.monotonic()
         await running.run()

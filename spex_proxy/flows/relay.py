@@ -22,11 +22,13 @@ every auditor who holds the secret, comes to the same result.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped
 from spex_proxy.facts.rules import Rule, RuleBook
@@ -207,8 +209,19 @@ def draw(secret: bytes, request_id: str, purpose: str) -> float:
 
     `purpose` keeps the draws apart: being captured says nothing about being explained.
     """
-    digest = hmac.digest(secret, f"{purpose}:{request_id}".encode(), "sha256")
-    return int.from_bytes(digest[:8], "big") / 2**64
+    inner, outer = _keyed(secret)
+    inner, outer = inner.copy(), outer.copy()
+    inner.update(f"{purpose}:{request_id}".encode())
+    outer.update(inner.digest())
+    return int.from_bytes(outer.digest()[:8], "big") / 2**64
+
+
+@lru_cache(maxsize=8)
+def _keyed(secret: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """The two hashes of HMAC-SHA256 (RFC 2104), each with its key in. `hmac.digest` has OpenSSL look the
+    algorithm up at every call, which takes six times as long as all the rest."""
+    key = (secret if len(secret) <= 64 else hashlib.sha256(secret).digest()).ljust(64, b"\0")
+    return hashlib.sha256(bytes(byte ^ 0x36 for byte in key)), hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
 
 
 def new_request_id() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hmac
 import uuid
 from typing import Any
 
@@ -243,3 +244,9 @@ def test_ids_are_uuids_of_version_7_that_sort_by_time() -> None:
     # By time, to a quarter of a microsecond: compare what lies before the random bits.
     times = [u.int >> 64 for u in parsed]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize("secret", [b"", b"spex", b"x" * 64, b"y" * 65, bytes(range(256))])
+def test_a_draw_is_the_hmac_that_an_auditor_computes(secret: bytes) -> None:
+    digest = hmac.digest(secret, b"capture:some-id", "sha256")
+    assert draw(secret, "some-id", "capture") == int.from_bytes(digest[:8], "big") / 2**64
