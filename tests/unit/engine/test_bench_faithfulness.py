@@ -65,7 +65,7 @@ def test_a_folder_of_any_games_gives_every_cell(tmp_path, small_trees, capsys):
     faithfulness.main(["--games", str(tmp_path), *given])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["game"], line["masks"], line["seed"], line["method"]) for line in lines] == list(
-        itertools.product(("six", "seventy"), budgets, (1,), methods)
+        itertools.product(("seventy", "six"), budgets, (1,), methods)
     )
     assert all(line["fit_seconds"] > 0 for line in lines)
     assert min(line["r2"] for line in lines if line["game"] == "six") > 0.8
