@@ -136,16 +136,17 @@ class Settings(BaseSettings):
     )
 
     gate: Literal["on", "off"] = Field(
-        "on", description="on: masked queries wait until production leaves room. off: they are asked whenever."
+        "on",
+        description="Whether masked queries wait until production leaves room (on), or are asked whenever there is a job (off).",
     )
     board: Path = Field(
         Path("var/load-board"),
         description="File in which the relays of this host count production for its workers' gate; the same for all.",
     )
     gate_hours: Hours = Field("", description="Part of the day (UTC) in which explaining may run, like 22:00-06:00.")
-    tokens_per_minute: Tokens = Field(None, description="Most prompt tokens that explaining may cost in a minute, ...")
-    tokens_per_hour: Tokens = Field(None, description="... in an hour, ...")
-    tokens_per_day: Tokens = Field(None, description="... and in a day.")
+    tokens_per_minute: Tokens = Field(None, description="Most prompt tokens that explaining may cost in a minute.")
+    tokens_per_hour: Tokens = Field(None, description="Most prompt tokens that explaining may cost in an hour.")
+    tokens_per_day: Tokens = Field(None, description="Most prompt tokens that explaining may cost in a day.")
 
     worker_concurrency: int | None = Field(
         None, ge=1, description="Jobs that a worker runs at once; by default 1 on SQLite, 2 on PostgreSQL."

@@ -47,7 +47,7 @@ def with_filters(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         inspect.Parameter(
             f.name, inspect.Parameter.KEYWORD_ONLY, default=None,
-            annotation=Annotated[_kind(hints[f.name]), typer.Option(help=f.metadata["help"])],
+            annotation=Annotated[_kind(hints[f.name]), typer.Option(help=f.metadata["help"].replace("`", ""))],
         )
         for f in names.values()
     ]  # fmt: skip
@@ -244,7 +244,11 @@ def index(
     console.print(table)
 
 
-def compare(any_id: AnyId, other: Annotated[str, typer.Argument(metavar="OTHER")], store: Store = None) -> None:
+def compare(
+    any_id: AnyId,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="The explanation to compare it with; any id.")],
+    store: Store = None,
+) -> None:
     """Two explanations side by side: which segments are the same, and what changed."""
     from spex_proxy.web.api_query import load_comparison
 

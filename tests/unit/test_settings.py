@@ -50,6 +50,8 @@ OTHER = {
     "review_labels": "fine,bad", "review_hold_s": "60.0",
     "worker_ttl_s": "2.5", "job_tries": "4", "job_pause_s": "0.5", "otlp_endpoint": "http://c:4318",
     "log_level": "DEBUG",
+    "scorer": "completions", "webhook_secret": "w4", "gate": "off", "board": "board", "gate_hours": "22:00-06:00",
+    "tokens_per_minute": "5", "tokens_per_hour": "6", "tokens_per_day": "7",
     "rules": "rules.yaml", "explain_callers": "nobody", "explain_key": "k",
 }  # fmt: skip
 """For each setting a value that is not its default, as the environment holds it."""
