@@ -31,7 +31,7 @@ from spex_proxy.store import browse
 from spex_proxy.store.browse_explanations import list_explanations, measured
 from spex_proxy.store.browse_interactions import list_interactions
 from spex_proxy.store.connect import open_store, reading
-from spex_proxy.store.exchanges import save_captured
+from spex_proxy.store.exchanges import Kept, save_captured
 from spex_proxy.store.listing import list_exchanges
 from spex_proxy.store.migrate import upgrade
 from spex_proxy.store.population import MOST, population
@@ -179,11 +179,8 @@ def ingest(engine: sa.Engine, asks: list[Ask], seconds: float) -> Ingest:
     started = time.perf_counter()
     while time.perf_counter() - started < seconds and saved + BATCH <= len(ready):
         with engine.begin() as conn:
-            for exchange in ready[saved : saved + BATCH]:
-                save_captured(
-                    conn, exchange, trace=None, traceparent=None, tracestate=None, explain=False, why="not_sampled",
-                    explain_probability=0.1, rule="default",
-                )  # fmt: skip
+            batch = ready[saved : saved + BATCH]
+            save_captured(conn, [Kept(one, None, None, None, False, "not_sampled", 0.1, "default") for one in batch])
         saved += BATCH
     took = time.perf_counter() - started
     stop.set()

@@ -15,7 +15,7 @@ from spex_proxy.facts.game import Game, Scorer
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.store import explanations, games, outbox
-from spex_proxy.store.exchanges import save_captured
+from spex_proxy.store.exchanges import Kept, save_captured
 from spex_proxy.store.tables import metadata
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -78,10 +78,8 @@ def plant(conn: sa.Connection) -> None:
     rng = random.Random(1)
     for number in range(TEMPLATES):
         exchange = exchange_of(rng, number, START - timedelta(days=400, seconds=number))
-        save_captured(
-            conn, exchange, trace=None, traceparent=None, tracestate=None, explain=True, why="sampled",
-            explain_probability=0.1, rule=RULES[number % 4],
-        )  # fmt: skip
+        kept = Kept(exchange, None, None, None, True, "sampled", 0.1, RULES[number % 4])
+        save_captured(conn, [kept])
         outbox.enqueue(conn, exchange_id=exchange.id, recipe=Recipe(), why="sampled")
         game = games.save_game(conn, _game(exchange.id, number))
         games.append_block(conn, game.id, _block())

@@ -9,6 +9,7 @@
     ├── BadEvidence          masks and values that no engine can fit
     ├── UpstreamError        the model server refused, failed or can't be reached
     │   └── UpstreamBusy     ... and may be asked again later
+    ├── TooBroad             a query that would have to read everything; the message says what to add
     ├── BadReply             the server's reply breaks its contract; nothing is guessed
     └── VerificationFailed   stored evidence and stored explanation do not agree
 
@@ -43,6 +44,10 @@ class CannotExplain(SpexError):
 
 class BadEvidence(SpexError):
     """Masks or values that can't be fitted (NaN, wrong shape, too few)."""
+
+
+class TooBroad(SpexError):
+    """A query that would have to read everything; the message says what to add."""
 
 
 class UpstreamError(SpexError):

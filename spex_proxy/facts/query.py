@@ -30,7 +30,7 @@ _EXPLAINED: tuple[Noun, ...] = ("explanations", "interactions")
 
 
 def _by(words: str, *, narrow: bool = False, of: tuple[Noun, ...] = NOUNS, **limits: Any) -> Any:
-    """`narrow`: an index leads to what fits; `limits`: `ge`, `le`, `min_length`, `max_length`."""
+    """`narrow`: an index leads to what fits; `limits`: `ge`, `le`, `min_length`, `max_length`, `pattern`."""
     return {"help": words, "narrow": narrow, "of": of, "limits": limits}
 
 
@@ -48,7 +48,9 @@ class Query:
     user: str | None = field(
         default=None, metadata=_by("Who asked, as the request says (`user`).", narrow=True, **_WORD)
     )
-    tag: str | None = field(default=None, metadata=_by("`key=value` of the request's metadata.", narrow=True, **_WORD))
+    tag: str | None = field(
+        default=None, metadata=_by("`key=value` of the request's metadata.", narrow=True, pattern="^[^=]+=", **_WORD)
+    )
     text: str | None = field(
         default=None,
         metadata=_by(

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from spex_proxy.facts.errors import SpexError
+from spex_proxy.facts.errors import TooBroad
 from spex_proxy.facts.origins import bit
 from spex_proxy.facts.query import Noun, Query, too_broad
 from spex_proxy.store import search
@@ -19,10 +19,6 @@ from spex_proxy.store.tables import cases, exchanges, flags, interactions
 
 MOST_SEEN = 4000
 """Rows that one page looks at."""
-
-
-class TooBroad(SpexError):
-    """A query that would have to read everything; the message says what to add."""
 
 
 def refuse_broad(query: Query, noun: Noun) -> None:

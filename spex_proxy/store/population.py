@@ -18,13 +18,13 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from spex_proxy.engine.estimate import Estimate, count, mean, share
-from spex_proxy.facts.errors import NotFound, VerificationFailed
+from spex_proxy.facts.errors import NotFound, TooBroad, VerificationFailed
 from spex_proxy.facts.explanation import Verdict
 from spex_proxy.facts.origins import ORIGINS, Origin, bit
 from spex_proxy.facts.query import VERDICTS, Query
 from spex_proxy.store import codec
 from spex_proxy.store.browse_explanations import walk
-from spex_proxy.store.fitting import TooBroad, has_term
+from spex_proxy.store.fitting import has_term
 from spex_proxy.store.tables import contents, exchanges, explanation_games, explanations, games, interactions
 from spex_proxy.wire.terms import phrases, words
 

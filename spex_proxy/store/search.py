@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR
+from sqlalchemy.dialects.postgresql import TSQUERY
 
 from spex_proxy.facts.exchange import Exchange
 from spex_proxy.store.rows import insert_new
@@ -41,7 +41,7 @@ def index_exchange(conn: sa.Connection, exchange: Exchange) -> None:
         conn.execute(sa.insert(marks), [keys | {"name": n, "value": v, "received_at": at} for n, v in labels])
     found = _all_words(exchange)
     is_sqlite = conn.dialect.name == "sqlite"
-    stored: Any = " ".join(found) if is_sqlite else sa.cast(_vector(found), TSVECTOR)
+    stored = " ".join(found) if is_sqlite else _vector(found)
     first = number_at(exchange.received_at)
     for tie in range(_TIES):
         number = first + (zlib.crc32(exchange.id.encode("utf-8", "replace")) + tie) % _TIES

@@ -12,12 +12,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter
 
 from spex_proxy.engine.interactions import TABLES, index
+from spex_proxy.facts.errors import TooBroad
 from spex_proxy.facts.query import NOUNS, Noun, Query
 from spex_proxy.facts.records import AggregateRecord, ComparisonRecord, IndexRecord, InteractionPage
 from spex_proxy.store import browse
 from spex_proxy.store.browse_explanations import list_explanations
 from spex_proxy.store.browse_interactions import list_interactions
-from spex_proxy.store.fitting import TooBroad
 from spex_proxy.store.listing import list_exchanges
 from spex_proxy.store.population import USUAL_DEPTH, GroupBy, population
 from spex_proxy.study.compare import Comparison, Side, compare, side

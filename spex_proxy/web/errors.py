@@ -22,11 +22,11 @@ from spex_proxy.facts.errors import (
     PluginError,
     SettingsError,
     SpexError,
+    TooBroad,
     VerificationFailed,
 )
 from spex_proxy.facts.records import ErrorRecord
 from spex_proxy.store.connect import StoreError
-from spex_proxy.store.fitting import TooBroad
 
 RETRY_S = 5
 """What Retry-After says where trying again may help."""
@@ -138,7 +138,16 @@ async def _http(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {request.url.path}",
         405: f"{request.method} is not possible at {request.url.path}",
     }.get(error.status_code, str(error.detail))
-    return error_response(error.status_code, code, message, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    return error_response(error.status_code, code, message, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """All that the path can do: each method is a route of its own, and the router names those of the first."""
+    matches = (route for route in request.app.routes if getattr(route, "path_regex", None))
+    return sorted({m for route in matches if route.path_regex.match(request.url.path) for m in route.methods or ()})
 
 
 async def _bug(_request: Request, error: Exception) -> Response:

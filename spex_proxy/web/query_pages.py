@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import Request, Response
 
 from spex_proxy.engine.estimate import Estimate
+from spex_proxy.facts.errors import TooBroad
 from spex_proxy.facts.origins import Origin
-from spex_proxy.store.fitting import TooBroad
 from spex_proxy.store.population import GROUPINGS, USUAL_DEPTH, Population, population
 from spex_proxy.web import forms
 from spex_proxy.web.api_query import load_comparison

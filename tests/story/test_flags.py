@@ -77,9 +77,8 @@ class Place:
 
         def save(batch: Sequence[Captured]) -> dict[str, int]:
             with self.store.begin() as connection:
-                for captured in batch:
-                    save_captured(connection, captured, RECIPE, self.orders)
-                    saved.append(captured.exchange.id)
+                save_captured(connection, batch, RECIPE, self.orders)
+            saved.extend(captured.exchange.id for captured in batch)
             return {}
 
         sampler = Sampler(lambda: self.book, b"secret", Callers(everybody=True))

@@ -35,6 +35,8 @@ def send(api: Api, method: str, path: str, **options: Any) -> httpx.Response:
     whole = re.sub(r"\{\w+\}", UNKNOWN, path)
     if method == "post" and path.rsplit("/", 1)[1] in BODIES:  # which need a body; a label is no wish but one
         options["json"] = {name: text for name, text in BODY.items() if name in BODIES[path.rsplit("/", 1)[1]]}
+    if path.endswith("/compare"):
+        options["params"] = {"other": UNKNOWN} | options.get("params", {})
     return api.http.request(method, api.url + whole, **options)
 
 

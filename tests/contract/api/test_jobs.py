@@ -62,14 +62,15 @@ def test_asking_makes_a_job_ahead_of_all_that_was_sampled(api: Api) -> None:
     answer = api.post(f"/exchanges/{exchange_id}/explain", {"budget": 128, "seed": 4, "segmenter": "word"})
     assert answer.status_code == 202
     job = answer.json()
-    assert (job["state"], job["priority"], job["why"], job["position"]) == ("queued", "asked", "asked", 1)
+    # behind the re-test that a person has asked for before
+    assert (job["state"], job["priority"], job["why"], job["position"]) == ("queued", "asked", "asked", 2)
     assert (job["exchange_id"], job["budget"], job["masks"]) == (exchange_id, 128, 0)
     assert {name: job["recipe"][name] for name in ("seed", "segmenter", "masker")} == {
         "seed": 4, "segmenter": "word", "masker": "delete",
     }  # fmt: skip
     location = httpx.URL(f"{api.url}{PREFIX}/exchanges/{exchange_id}/explain").join(answer.headers["location"])
     assert api.http.get(location).json() == job
-    assert api.ok(f"/jobs/{api.filled.job}")["position"] > 1
+    assert api.ok(f"/jobs/{api.filled.job}")["position"] > 2
 
 
 def test_asking_twice_gives_one_job_until_it_is_over(api: Api) -> None:

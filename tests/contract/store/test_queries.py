@@ -11,14 +11,14 @@ import pytest
 import sqlalchemy as sa
 
 from bench.store_plans import whole_scans
+from spex_proxy.facts.errors import TooBroad
 from spex_proxy.facts.exchange import Message
 from spex_proxy.facts.query import Query
 from spex_proxy.store import cases, explanations, games, listing
 from spex_proxy.store.browse_explanations import list_explanations
 from spex_proxy.store.browse_interactions import list_interactions
 from spex_proxy.store.connect import reading
-from spex_proxy.store.exchanges import erase_content, save_captured
-from spex_proxy.store.fitting import TooBroad
+from spex_proxy.store.exchanges import Kept, erase_content, save_captured
 from spex_proxy.store.listing import list_exchanges
 from spex_proxy.store.population import population
 from spex_proxy.store.tables import marks, texts
@@ -29,10 +29,7 @@ DAY_BEFORE = NOON - timedelta(days=1)
 
 def saved(conn: sa.Connection, make: Make, *, rule: str = "default", why: str = "sampled", **changes: Any) -> str:
     exchange = make.exchange(**changes)
-    save_captured(
-        conn, exchange, trace=None, traceparent=None, tracestate=None, explain=True, why=why,
-        explain_probability=0.5, rule=rule,
-    )  # fmt: skip
+    save_captured(conn, [Kept(exchange, None, None, None, explain=True, why=why, explain_probability=0.5, rule=rule)])
     return exchange.id
 
 
