@@ -137,7 +137,8 @@ class Settings(BaseSettings):
 
     gate: Literal["on", "off"] = Field(
         "on",
-        description="Whether masked queries wait until production leaves room (on), or are asked whenever there is a job (off).",
+        description="Whether masked queries wait until production leaves room (on), or are asked whenever there is a "
+        "job (off).",
     )
     board: Path = Field(
         Path("var/load-board"),

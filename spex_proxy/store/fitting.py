@@ -69,11 +69,12 @@ def asked_of_model(project: str, query: Query, exchange_id: sa.ColumnElement[Any
     """Model and rule, for lists that do not read the exchange's row."""
     if query.model is None and query.rule is None:
         return []
-    found = sa.select(exchanges.c.id).where(exchanges.c.project == project, exchanges.c.id == exchange_id)
+    own = exchanges.alias("asked_of")  # whoever joins the table itself asks about its own row
+    found = sa.select(own.c.id).where(own.c.project == project, own.c.id == exchange_id)
     if query.model is not None:
-        found = found.where(exchanges.c.model == query.model)
+        found = found.where(own.c.model == query.model)
     if query.rule is not None:
-        found = found.where(exchanges.c.rule == query.rule)
+        found = found.where(own.c.rule == query.rule)
     return [found.exists()]
 
 

@@ -139,15 +139,19 @@ async def _http(request: Request, error: Exception) -> Response:
         405: f"{request.method} is not possible at {request.url.path}",
     }.get(error.status_code, str(error.detail))
     headers = dict(error.headers or {})
-    if error.status_code == 405:
-        headers["Allow"] = ", ".join(_methods(request))
+    if error.status_code == 405 and (methods := _methods(request)):
+        headers["Allow"] = ", ".join(methods)
     return error_response(error.status_code, code, message, headers=headers)
 
 
 def _methods(request: Request) -> list[str]:
-    """All that the path can do: each method is a route of its own, and the router names those of the first."""
-    matches = (route for route in request.app.routes if getattr(route, "path_regex", None))
-    return sorted({m for route in matches if route.path_regex.match(request.url.path) for m in route.methods or ()})
+    """All that a documented path can do: each method is a route of its own, and the router names the first's only."""
+    found = (
+        item
+        for path, item in request.app.openapi()["paths"].items()
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(path)), request.url.path)
+    )
+    return sorted({method.upper() for item in found for method in item})
 
 
 async def _bug(_request: Request, error: Exception) -> Response:

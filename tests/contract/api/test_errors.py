@@ -20,8 +20,9 @@ from tests.contract.api.serving import Api, Behind, fault, serving
 UNKNOWN = "00000000-aaaa-bbbb-cccc-000000000000"
 
 
-BODY = {"who": "ann", "note": "a word", "label": "wrong", "top": 1, "segments": [1, 2]}
+BODY = {"who": "ann", "name": "odd", "note": "a word", "label": "wrong", "top": 1, "segments": [1, 2]}
 BODIES = {"verdict": {"who", "label"}, "note": {"who", "note"}, "case": {"who"}}
+BODIES |= {"flags": {"who", "name"}, "feedback": {"who", "label"}}
 BODIES |= {"retest": {"who", "top"}, "coalitions": {"segments"}}
 BODIES |= {wish: {"who"} for wish in ("claim", "release", "reopen", "next")}
 

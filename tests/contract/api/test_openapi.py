@@ -139,5 +139,7 @@ def test_the_application_does_what_the_document_says(case: Any, played: None) ->
     cursor = (case.query or {}).get("cursor")
     if isinstance(cursor, str) and 0 < len(cursor) <= 400:
         case.query["cursor"] = encode_cursor(NOON, "2 ~")  # no schema can say which texts are cursors
+    answer = case.call()
     is_ruled = case.method == "POST" and case.path.endswith(RULES_BETWEEN_FIELDS)
-    case.call_and_validate(excluded_checks=[positive_data_acceptance] if is_ruled else [])
+    is_broad = answer.status_code == 400 and answer.json()["error"]["code"] == "too_broad"  # no index leads to it
+    case.validate_response(answer, excluded_checks=[positive_data_acceptance] if is_ruled or is_broad else [])
