@@ -50,7 +50,7 @@ def explain(
     settings = settings_from(upstream=upstream, store=store, segmenter=segmenter, budget=budget, seed=seed)
 
     async def run(stop: asyncio.Event) -> Explanation:
-        async with worker_parts(settings) as parts:
+        async with worker_parts(settings, in_foreground=True) as parts:
             with reading(parts.store) as connection:
                 found = find(connection, any_id, settings.project)
                 recipe = make_recipe(settings)

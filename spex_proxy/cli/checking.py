@@ -151,7 +151,7 @@ def _work_on(settings: Settings, job_id: str) -> None:
     ttl = timedelta(seconds=settings.worker_ttl_s)
 
     async def run(stop: asyncio.Event) -> None:
-        async with worker_parts(settings) as parts:
+        async with worker_parts(settings, in_foreground=True) as parts:
             if not await read(parts.store, workers.live, ttl):
                 job = await write(parts.store, outbox.claim, f"cli:{job_id}", job_id=job_id)
                 if job is not None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 
+from spex_proxy.facts.load import Unseen
 from spex_proxy.facts.token_budget import TokenBudget, read_hours
 from spex_proxy.flows.chores import Chore
 from spex_proxy.flows.explain import Parts
@@ -30,8 +31,8 @@ from spex_proxy.wiring.store import ready_store
 
 
 @asynccontextmanager
-async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
-    """What explanations are made with; closed at the end."""
+async def worker_parts(settings: Settings, *, in_foreground: bool = False) -> AsyncIterator[Parts]:
+    """What explanations are made with; closed at the end. `in_foreground`: a person waits for the answer."""
     store = ready_store(settings)
     telemetry = make_telemetry(settings)
     key = settings.upstream_api_key.get_secret_value() if settings.upstream_api_key else None
@@ -48,7 +49,7 @@ async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
     in_force = RulesInForce(lambda: load_book(settings, settings.rules), settings.rules, counters, lambda _book: None)
     orders = make_orders(settings, lambda: in_force.book, plugins, counters)
     in_force.start()
-    async with servers_of_all as servers, _gate(settings, key) as gate:
+    async with servers_of_all as servers, _gate(settings, key, in_foreground=in_foreground) as gate:
         try:
             priority = settings.background_priority
             yield Parts(store, servers, plugins, telemetry, cache(scorers_of), priority, gate, budget, orders)
@@ -59,11 +60,17 @@ async def worker_parts(settings: Settings) -> AsyncIterator[Parts]:
 
 
 @asynccontextmanager
-async def _gate(settings: Settings, key: str | None) -> AsyncIterator[Gate | None]:
+async def _gate(settings: Settings, key: str | None, *, in_foreground: bool) -> AsyncIterator[Gate | None]:
+    """A person who asks in the foreground waits for production that is seen; where no relay runs there is none to
+    see, and the person decides."""
     if settings.gate == "off":
         yield None
         return
     board = Board(settings.board)
+    if in_foreground and isinstance(board.read(), Unseen):
+        board.close()
+        yield None
+        return
     metrics = [ServerMetrics(url, key, settings.upstream_ca) for url in settings.upstreams]
     try:
         yield Gate(board.read, lambda: busiest([one.look() for one in metrics]), read_hours(settings.gate_hours))
