@@ -89,7 +89,7 @@ def test_the_end_comes_once_it_was_kept(upstream: Upstream, shape: str) -> None:
         assert DONE not in seen
         keeper.say()
         assert client.read_answer().comparable() == expected.comparable()
-        assert proxy.counters.snapshot()["held_answers"] == {"kept": 1}
+        eventually(lambda: proxy.counters.snapshot()["held_answers"] == {"kept": 1})
         assert keeper.offered == []
 
 

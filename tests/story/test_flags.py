@@ -16,7 +16,6 @@ from sqlalchemy import Engine, select, update
 from spex_proxy.facts.explanation import Explanation, Flag
 from spex_proxy.facts.rules import DEFAULT_RULE, Rule, RuleBook, When
 from spex_proxy.flows.acting import Orders
-from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.intake import Captured, Intake
 from spex_proxy.flows.outside_flags import feedback_flag, flag_from_outside
 from spex_proxy.flows.relay import Callers, Sampler
@@ -27,7 +26,6 @@ from spex_proxy.flows.transactions import write
 from spex_proxy.flows.work import Report, run_job
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
-from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.webhooks import SIGNATURE, Webhooks
 from spex_proxy.store import cases, exchanges, flags, outbox, webhooks
 from spex_proxy.store.columns import utc_now
@@ -100,11 +98,11 @@ class Place:
 
     async def work(self) -> Explanation:
         reports: list[Report] = []
-        async with ModelServer(self.model.url) as server:
-            parts = Parts(self.store, server, Plugins(), self._desk.telemetry, 100, self.orders)
-            job = await write(self.store, outbox.claim, "test")
-            assert job is not None
-            await run_job(job, parts, reports.append)
+        with self._desk.parts() as parts:
+            async with parts.servers:
+                job = await write(self.store, outbox.claim, "test")
+                assert job is not None
+                await run_job(job, replace(parts, orders=self.orders), reports.append)
         found = reports[-1].explanation
         assert found is not None, reports[-1].error
         return found
