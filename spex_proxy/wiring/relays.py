@@ -38,9 +38,10 @@ async def run_relays(settings: Settings, stop: asyncio.Event) -> None:
         settings = settings.model_copy(update={"port": reserved.getsockname()[1]})
         if trouble := saver.trouble():
             log.error("captures can't be stored, production is served: %s", trouble)
+        # for what is flagged on the second port; versions are kept, and changes counted, by the relay processes
         rules = RulesInForce(
-            lambda: load_book(settings, settings.rules), settings.rules, counters, lambda _book: None
-        )  # the relay processes keep its versions
+            lambda: load_book(settings, settings.rules), settings.rules, Counters(), lambda _book: None
+        )
         orders = make_orders(settings, lambda: rules.book, Plugins(), counters)
         rules.start()
         crew = Crew(counters, is_durable=settings.handoff == "durable")

@@ -225,7 +225,7 @@ def test_a_rules_file_with_an_error_is_told_of_all(upstream: Upstream, store_pat
         assert parent.ready()["rules"] == "ok"
         rules.write_text("rules:\n  - nam: all\n    capture: 0\n")
         wait_until(lambda: parent.metric("rules_loaded_total", '{result="refused"}') == 2, 30)
-        assert "line 2" in parent.ready()["rules"]
+        assert "rules.yaml:2:" in parent.ready()["rules"]
         assert parent.metric("rules_stale") == 1
         assert ask(parent.settings.port, ASK).value(b"x-spex-request-id"), "the old rules hold: it is watched"
         rules.write_text("rules:\n  - name: all\n    capture: 0\n")
