@@ -13,7 +13,7 @@ VLLM := $(PYTHON) deploy/demo/vllm_cpu.py
 HAS_VLLM := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv vllm lint unit check test demo lock clean clean-vllm
+.PHONY: help venv lenses vllm lint unit check test demo lock clean clean-vllm
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,17 @@ venv: .venv/.complete ## Create .venv with the locked packages and spex-proxy it
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements/dev.lock
 	$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Torch's CPU build is on some package indexes and not on others. When pip's own has none, this one is asked.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+LENSES = $(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-compile --only-binary=:all: \
+         -r requirements/lenses.txt
+
+lenses: .venv/.lenses ## Add torch, transformers and scikit-learn to .venv, for games over heads and training data
+
+.venv/.lenses: requirements/lenses.txt .venv/.complete
+	$(LENSES) || $(LENSES) --extra-index-url $(TORCH_CPU_INDEX)
 	@touch $@
 
 vllm: ## Install vLLM's CPU build and a small model (2.5 GB, once), for the demo and the tests
@@ -45,7 +56,7 @@ unit: venv ## The unit tests, but for the slow ones
 
 check: lint unit ## What to run before every commit: under a minute
 
-test: venv $(if $(HAS_VLLM),vllm) ## Every test, those against the real vLLM too
+test: lenses $(if $(HAS_VLLM),vllm) ## Every test, those against the real vLLM too
 	$(PY) -m pytest $(ARGS)
 
 demo: venv $(if $(UPSTREAM),,vllm) ## See it work: vLLM, the proxy and a first explanation (UPSTREAM=URL: with your vLLM)

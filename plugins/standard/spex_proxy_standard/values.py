@@ -20,3 +20,14 @@ class SumLogProbability:
     def read(self, logprobs: NDArray[np.float32]) -> Values:
         total: Values = np.asarray(logprobs, dtype=np.float64).sum(axis=1)
         return total
+
+
+class Mean:
+    """The mean of a reading's numbers, whatever they are: of the questions or test examples of a game."""
+
+    name = "mean"
+    unit = "per item"
+
+    def read(self, logprobs: NDArray[np.float32]) -> Values:
+        mean: Values = np.asarray(logprobs, dtype=np.float64).mean(axis=1)
+        return mean

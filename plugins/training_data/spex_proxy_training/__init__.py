@@ -1,0 +1,1 @@
+"""Training examples, in-context examples and documents as players."""
