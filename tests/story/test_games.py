@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from rich.console import Console
 from sqlalchemy import Engine
 
 from spex_proxy.facts.errors import CannotExplain, PluginError
@@ -18,6 +20,9 @@ from spex_proxy.flows.game import Stored, enqueue_game, store_game
 from spex_proxy.flows.retest import ask_retest
 from spex_proxy.store import browse, exchanges, games
 from spex_proxy.store.connect import reading
+from spex_proxy.study.html import standalone
+from spex_proxy.study.stored import load_sheet
+from spex_proxy.study.terminal import explanation_panel
 from spex_proxy.study.view import make_view
 from tests.story.explaining import Desk
 from tests.story.games import NAMES, Planted, plugins
@@ -60,6 +65,29 @@ async def test_what_was_planted_is_found_stored_and_verified(desk: Desk) -> None
     assert [(one.text, one.provenance) for one in view.segments[:4]] == [
         ("ada", "player:row 0"), ("bob", "player:row 0"), ("cyd", "player:row 0"), ("dan", "player:row 1"),
     ]  # fmt: skip
+
+
+async def test_what_a_person_sees_of_it(desk: Desk) -> None:
+    found = await play(desk, {"terms": TERMS})
+    with reading(desk.store) as connection:
+        sheet, damage = load_sheet(connection, found.id, "default")
+        story = browse.story(connection, found.id, "default")
+    assert damage == ""
+    assert [(row.name, [cell.label for cell in row.cells]) for row in sheet.grid] == [
+        ("row 0", ["ada", "bob", "cyd"]), ("row 1", ["dan", "eva", "fay"]),
+    ]  # fmt: skip
+    shares = {"single players": "81%", "interactions within a group": "0%", "interactions across groups": "19%"}
+    assert dict(sheet.energy) == shares  # F of 2, 3 for a pair, -1: 1, .75 twice, -.5; and .75 for the pair
+    page = standalone(sheet)
+    for words in ("What makes this value?", "first question", "Nothing was trained.", "in points", "row 1"):
+        assert words in page
+    for words in ("likelier", "segment", "prompt was", "log-probability"):
+        assert words not in page.partition("<main>")[2].partition("</main>")[0]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(explanation_panel(make_view(story.explanation, story.game, story.exchange)))
+    told = console.export_text()
+    assert "what moved it  (points that keeping the player adds)" in told
+    assert "row 0 1 2 3 " in " ".join(told.split())
 
 
 async def test_the_same_game_goes_on_from_what_was_measured(desk: Desk) -> None:
