@@ -4,9 +4,9 @@ A coalition may keep no example of some classes, or none at all. It is worth som
 hold for every trainer:
 
 *Log-probabilities.* With r examples kept, c of K classes among them, the trainer's probabilities share
-(r + c) / (r + K), and every class without an example has 1 / (r + K): its share in the class frequencies with one example of each class
-added (Laplace). So no examples give log 1/K, and one class left gives these frequencies themselves. Probabilities
-under `LEAST` count as LEAST, so that one sure mistake does not outweigh everything.
+(r + c) / (r + K), and every class without an example has 1 / (r + K): its share in the class frequencies with one
+example of each class added (Laplace). So no examples give log 1/K, and one class left gives these frequencies
+themselves. Probabilities under `LEAST` count as LEAST, so that one sure mistake does not outweigh everything.
 
 *Decision values* have no scale that frequencies could be put on. Classes without an example score one, the width of
 a support vector machine's margin, under the lowest of the others; with no examples all classes score 0.
