@@ -17,7 +17,7 @@ REST_S = 2.0
 
 
 def at_once(scorer: Scorer, parts: Parts) -> int:
-    """Most probes in one call: what production interrupts is lost whole, so it shrinks when that happens."""
+    """Most probes in one call: of what production interrupts little should be lost, so it shrinks when it does."""
     return scorer.batch_size if parts.gate is None else min(scorer.batch_size, parts.gate.batch.size)
 
 

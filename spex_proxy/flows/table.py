@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Engine
 
@@ -20,6 +20,7 @@ from spex_proxy.flows.tokenize import output_of, tokenize
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
@@ -48,6 +49,8 @@ class Parts:
     """Says when we may ask. None: whenever we like."""
     token_budget: TokenBudget = UNLIMITED
     """What our questions may cost together."""
+    counters: Counters = field(default_factory=Counters)
+    """Of this process."""
     orders: Orders | None = None
     """Who looks at explanations, and which rules act upon what they find; None: nobody."""
 
