@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 ExchangeKind = Literal["chat", "completion", "response", "message"]
 """What was spoken: chat completions, completions, `/v1/responses` (OpenAI), `/v1/messages` (Anthropic)."""
-IdsSource = Literal["reply", "render", "tokenize"]
+IdsSource = Literal["reply", "render", "tokenize", "words"]
+"""Who told them; `words`: nobody, and they number words of the text (wire/wording.py)."""
 MessageKind = Literal["text", "tool_definition", "tool_call"]
 Spelling = Literal["plain", "json", "json_ascii", "json_html", "whole"]
 

@@ -34,13 +34,17 @@ LOOK_S = 2.0
 """A replica that does not say its version so soon is not asked for an explanation."""
 
 
+OTHER = "unknown server"
+"""Some server that is not vLLM."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What the server says of one model."""
 
     model: str
     server: str
-    """`vllm 0.32.0`."""
+    """`vllm 0.32.0`, or OTHER."""
     max_model_len: int | None
 
 
@@ -74,7 +78,7 @@ class ModelServer:
 
     async def info(self, model: str) -> ModelInfo:
         """Version of the server and limits of a model. Raises UpstreamError if it does not serve it."""
-        version = await self._json("GET", "/version")
+        server = await self._version()
         listed = await self._json("GET", "/v1/models")
         data = listed.get("data")
         if not isinstance(data, list) or not all(isinstance(card, dict) for card in data):
@@ -84,9 +88,17 @@ class ModelServer:
             known = ", ".join(sorted(str(card.get("id")) for card in data)) or "none"
             raise UpstreamError(f"the upstream does not serve the model {model!r} (it serves: {known})")
         longest = card.get("max_model_len")
-        return ModelInfo(
-            model, f"vllm {version.get('version', 'unknown')}", longest if isinstance(longest, int) else None
-        )
+        return ModelInfo(model, server, longest if isinstance(longest, int) else None)
+
+    async def _version(self) -> str:
+        """vLLM tells its own; another server that speaks OpenAI's language has no such route."""
+        response = await self._send("GET", "/version", None)
+        if response.status_code in (404, 405):
+            return OTHER
+        version = self._read(response)
+        if not isinstance(version, dict):
+            raise BadReply(f"/version answered {type(version).__name__} where an object was due")
+        return f"vllm {version.get('version', 'unknown')}"
 
     async def is_up(self) -> bool:
         """Whether anything but an error of the way there comes back, soon."""

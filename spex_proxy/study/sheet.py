@@ -96,6 +96,7 @@ class Sheet:
     exchange: Exchange | None
     badge: str
     unit: str
+    measured: str
     digits: int
     is_coloured: bool
     """False if there is nothing to explain: then nothing is coloured, ranked or joined."""
@@ -127,7 +128,7 @@ def make_sheet(
     """Lay out an explanation. `rows` is the evidence that it cites, `later` all that its game has by now;
     without them there are no 2^k tables."""
     view = make_view(explanation, game, exchange)
-    unit = words.UNITS.get(game.value, "")
+    unit = words.unit_of(game)
     is_coloured = explanation.verdict != "nothing_to_explain"
     largest = max((abs(segment.effect) for segment in view.segments), default=0.0)
     digits = words.digits_for(largest)
@@ -141,6 +142,7 @@ def make_sheet(
         exchange=exchange,
         badge=words.STATE_WORDS[explanation.verdict],
         unit=unit,
+        measured=view.measured,
         digits=digits,
         is_coloured=is_coloured,
         is_muted=explanation.verdict == "unreliable",

@@ -124,7 +124,8 @@ def _parts(view: View, top: int) -> Iterator[RenderableType]:
         yield _text(view.exchange.output_text.strip(), "italic")
     if view.explanation.verdict == "nothing_to_explain":
         return
-    yield Rule("what moved it  (nats of log-probability that keeping the segment adds)", style="dim", align="left")
+    what = "nats of log-probability" if view.unit == "nats" else view.measured
+    yield Rule(f"what moved it  ({what} that keeping the segment adds)", style="dim", align="left")
     yield _ranking(view.ranked[:top])
     if view.interactions:
         yield Rule("what acted together", style="dim", align="left")
@@ -138,7 +139,7 @@ def _header(view: View) -> RenderableType:
     head.append_text(_text(f"  {explanation.verdict_reason}\n", "dim"))
     near = explanation.how.get("near")
     if near and explanation.verdict != "nothing_to_explain":
-        head.append(f"{words.near_reading(near, 'nats')}\n")
+        head.append(f"{words.near_reading(near, view.unit)}\n")
     head.append(f"out-of-fold R² {fidelity.r2:.3f}", style="bold")
     head.append(f"  95% interval {fidelity.r2_low:.3f} to {fidelity.r2_high:.3f}")
     head.append(f"  noise ceiling {fidelity.noise_ceiling:.4f}\n")
@@ -149,10 +150,7 @@ def _header(view: View) -> RenderableType:
         f"{len(view.segments)} players  {explanation.cost.masks} masks  "
         f"{explanation.cost.prompt_tokens:,} tokens  {explanation.cost.seconds:.0f} s of the model server\n"
     )
-    head.append(
-        f"log-probability of the answer: {fidelity.value_full:.2f} with all segments, "
-        f"{fidelity.value_empty:.2f} with none"
-    )
+    head.append(f"{view.measured}: {fidelity.value_full:.2f} with all segments, {fidelity.value_empty:.2f} with none")
     if explanation.recipe.target != WHOLE_OUTPUT:
         head.append(f"\ntarget: {explanation.target.label}", style="bold")
     if explanation.target.is_cut:

@@ -78,7 +78,9 @@ class View:
     hierarchy: Hierarchy
     """Of the strongest terms."""
     notes: tuple[str, ...] = ()
-    """What of the prompt could not be masked, and why."""
+    """What of the prompt could not be masked, and why; and what the values are, if no log-probabilities."""
+    unit: str = "nats"
+    measured: str = "log-probability of the answer"
 
     @property
     def ranked(self) -> list[SegmentView]:
@@ -123,6 +125,8 @@ def make_view(explanation: Explanation, game: Game, exchange: Exchange | None) -
         interactions=together,
         hierarchy=hierarchy(explanation.spectrum, HIERARCHY_TERMS),
         notes=game.players.notes,
+        unit=words.unit_of(game),
+        measured=words.measured(game),
     )
 
 

@@ -9,9 +9,21 @@ from typing import Any
 
 from spex_proxy.engine.hierarchy import Hierarchy
 from spex_proxy.facts.explanation import Fidelity
+from spex_proxy.facts.game import MEASURES, Game
 
 UNITS = {"sum_logprob": "nats"}
 """Unit of each value that we know; others have none."""
+
+
+def unit_of(game: Game) -> str:
+    """Of a game's values; empty where it is not known."""
+    return "tokens" if game.scorer.name in MEASURES and game.value in UNITS else UNITS.get(game.value, "")
+
+
+def measured(game: Game) -> str:
+    """What a value is, in words that go on with a unit in brackets or behind `in`."""
+    return MEASURES.get(game.scorer.name, "log-probability of the answer")
+
 
 MINUS = "\N{MINUS SIGN}"
 

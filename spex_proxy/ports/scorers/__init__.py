@@ -9,6 +9,7 @@ from typing import Protocol
 from spex_proxy.facts.evidence import Probe, Reading
 from spex_proxy.facts.game import Scorer as ScorerFacts
 from spex_proxy.ports.gate.rules import Manner
+from spex_proxy.wire.scoring import Usage
 
 
 @dataclass(slots=True)
@@ -35,6 +36,13 @@ class Scored:
         self.prompt_tokens += prompt_tokens
         self.cached_tokens += cached_tokens
         self.untold.discard(number)
+
+    def tell_all(self, readings: Sequence[Reading], usage: Usage) -> None:
+        """The server has answered all probes in one piece, with one count of tokens."""
+        for number, reading in enumerate(readings):
+            self.tell(number, reading, 0, 0)
+        self.prompt_tokens += usage.prompt_tokens
+        self.cached_tokens += usage.cached_tokens
 
 
 class Scorer(Protocol):

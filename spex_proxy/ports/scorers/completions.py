@@ -44,9 +44,6 @@ class CompletionsScorer:
         body = completions_body(self.facts.model, probes, self._priority, self._salt)
         started = time.perf_counter()
         reply = await self._server.completions(body, headers)
-        readings, usage = read_completions(reply, probes)
-        for number, reading in enumerate(readings):
-            first = number == 0  # usage is of the whole batch
-            scored.tell(number, reading, usage.prompt_tokens * first, usage.cached_tokens * first)
+        scored.tell_all(*read_completions(reply, probes))
         scored.seconds += time.perf_counter() - started
         return scored
