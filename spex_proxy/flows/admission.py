@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from spex_proxy.facts.evidence import Probe
-from spex_proxy.flows.table import Parts
+from spex_proxy.flows.table import Parts, Table
 from spex_proxy.flows.transactions import read
 from spex_proxy.ports.gate.gate import Kept, Turn
 from spex_proxy.ports.scorers import Scored, Scorer
@@ -16,9 +16,10 @@ REST_S = 2.0
 """Before a spent budget is looked at again."""
 
 
-def at_once(scorer: Scorer, parts: Parts) -> int:
+def at_once(table: Table, parts: Parts) -> int:
     """Most probes in one call: of what production interrupts little should be lost, so it shrinks when it does."""
-    return scorer.batch_size if parts.gate is None else min(scorer.batch_size, parts.gate.batch.size)
+    most = table.scorer.batch_size
+    return most if parts.gate is None else min(most, parts.gate.at_once(len(table.tokens.prompt_ids)))
 
 
 async def admitted(

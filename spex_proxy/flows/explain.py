@@ -155,7 +155,7 @@ class Explaining:
         left = in_order(ask.masks, ask.replicates)
         with parts.telemetry.round_span(ask.round, len(ask.masks)):
             while len(left):
-                rows, number = left[: at_once(table.scorer, parts)], len(self._blocks)
+                rows, number = left[: at_once(table, parts)], len(self._blocks)
                 asked = ask.masks[rows], ask.replicates[rows]
                 block = await answered(table, self._recipe, parts, number, *asked, headers, self._memory)
                 if isinstance(block, Kept):

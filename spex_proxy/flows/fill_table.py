@@ -94,7 +94,7 @@ async def run_table(job: outbox.Job, parts: Parts) -> None:
         memory = Memory(await asyncio.to_thread(known_of, table, parts, blocks))
         while len(missing := unmeasured(wanted, Evidence.from_blocks(table.game.n_players, blocks))):
             once = np.zeros(len(missing), dtype=np.int64)
-            rows = in_order(missing, once)[: at_once(table.scorer, parts)]
+            rows = in_order(missing, once)[: at_once(table, parts)]
             asked = missing[rows], once[rows]
             block = await answered(table, explanation.recipe, parts, len(blocks), *asked, headers_of(span), memory)
             if isinstance(block, Kept):

@@ -115,7 +115,7 @@ async def test_first_token_says_what_the_engine_says_of_that_token(vllm: str) ->
             counted = (await asyncio.to_thread(counters, vllm)).since(before)
             assert (found.prompt_tokens, found.cached_tokens) == counted
             again = await scorer.score(probes, {})
-            assert again.cached_tokens >= len(probes) * HEADER
+            assert again.cached_tokens >= 3 * HEADER
     for one, other in zip(both[0].readings, both[1].readings, strict=True):
         assert one is not None
         assert other is not None
