@@ -47,6 +47,7 @@ def run(
     method: Annotated[str | None, typer.Option(help="How the spectrum is recovered: stack, spex, ...")] = None,
     target_r2: Annotated[float | None, typer.Option(help="Stop when out-of-fold R2 surely reaches this.")] = None,
     queue: Annotated[bool, typer.Option("--queue", help="Leave it to a worker, which goes on after crashes.")] = False,
+    shares: Annotated[int, typer.Option(min=1, max=64, help="With --queue: so many workers measure it together.")] = 1,
 ) -> None:
     """Play a game now, and show which players caused its value, alone and together.
 
@@ -70,7 +71,7 @@ def run(
                 stored = await store_game(maker, read, parts, project=settings.project)
             _tell(stored)
             if queue:
-                job = await enqueue_game(stored, make_recipe(settings), parts)
+                job = await enqueue_game(stored, make_recipe(settings), parts, shares)
                 console.print(f"queued as job {job}; spex-proxy show {stored.exchange.id[:12]} when it is done")
                 return None
             return await explain_here(stored.exchange.id, make_recipe(settings), parts, settings.project, stop)
