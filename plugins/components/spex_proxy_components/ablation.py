@@ -92,20 +92,24 @@ class Hooks:
             handle.remove()
 
     def _heads_hook(self, at: int) -> Callable[..., Any]:
-        def ablate(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        def ablate(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
             if self.cut is None:
                 return None
             joined = inputs[0]
             rows, tokens, width = joined.shape
             factors = self.cut.heads[:, at].to(joined)[:, None, :, None]
             by_head = joined.view(rows, tokens, self._n_heads, width // self._n_heads)
-            fill = self.cut.fill.heads[at].to(joined).view(1, -1, self._n_heads, by_head.shape[3]) if self.cut.fill else None
+            fill = (
+                self.cut.fill.heads[at].to(joined).view(1, -1, self._n_heads, by_head.shape[3])
+                if self.cut.fill
+                else None
+            )
             return (mixed(by_head, factors, fill).view(rows, tokens, width), *inputs[1:])
 
         return ablate
 
     def _mlp_hook(self, at: int) -> Callable[..., Any]:
-        def ablate(module: nn.Module, inputs: object, output: object) -> object:
+        def ablate(_: nn.Module, __: object, output: object) -> object:
             if self.cut is None:
                 return None
             said = tensors_of(output)
@@ -145,4 +149,3 @@ class Listening:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-

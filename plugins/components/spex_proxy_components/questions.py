@@ -139,7 +139,7 @@ def prompt_of(question: Question, tokenizer: Tokenizer, number: int) -> tuple[tu
 
 
 def continued(prompt: Sequence[int], text: str, answer: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Tokens of an answer behind a prompt: as the tokenizer cuts both together, if that leaves the prompt's as they are."""
+    """Tokens of an answer behind a prompt: as the tokenizer cuts both together, if the prompt's stay as they are."""
     if text:
         joined = tokenizer.encode(text + answer)
         if tuple(joined[: len(prompt)]) == tuple(prompt):
