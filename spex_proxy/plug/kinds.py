@@ -162,6 +162,18 @@ class OpenGame(Protocol):
         ...
 
 
+@runtime_checkable
+class Recorded(Protocol):
+    """What an OpenGame offers besides if it can answer some coalitions only, since they were measured elsewhere.
+
+    No design is asked then: measure these, and fit (`engine.decide.settle`).
+    """
+
+    def recorded(self) -> NDArray[np.bool_]:
+        """Shape (m, n). Every coalition that `measure` can answer, each once."""
+        ...
+
+
 class Ask(Protocol):
     """The model server, for games that are played by asking it (in-context examples, retrieved documents)."""
 
