@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import component_pruning
 from bench.component_games import GROUPS, Measured, opened, questions
 from bench.table import markdown
 from spex_proxy.engine import designs, fidelity, walsh
@@ -95,6 +96,36 @@ def faithfulness(options: argparse.Namespace) -> None:
     print("\n".join(map(json.dumps, cells)) if options.json else report(cells))
 
 
+def pruning(options: argparse.Namespace) -> None:
+    """Spectra of all uniform masks; three sizes in each group; all but the group of all layers."""
+    cells = []
+    for group in options.groups:
+        if group != "all":
+            cells += pruned(options, group)
+    print("\n".join(map(json.dumps, cells)) if options.json else component_pruning.report(cells))
+    if options.plots:
+        (options.plots / "pruning.svg").write_text(component_pruning.curve(cells))
+
+
+def pruned(options: argparse.Namespace, group: str) -> list[component_pruning.Cell]:
+    game = opened(options.model, group, questions(LISTS, SEED))
+
+    def make() -> list[component_pruning.Cell]:
+        kept = Measured.of(options.games, f"heads {group}", game)
+        masks = plan(kept.n_players, "stack", max(BUDGETS))
+        given = rows(masks, kept.values(game, masks))
+        spectra = {name: spectrum(name, max(BUDGETS), given) for name in ("stack", "lasso")}
+        return component_pruning.measure(options.model, group, game, kept, spectra)
+
+    return component_pruning.kept_cells(options.games / f"pruning {group}.json", game.rules.digest, make)
+
+
+def speed(options: argparse.Namespace) -> None:
+    from bench import component_speed  # noqa: PLC0415 - torch, which fits don't need
+
+    print(component_speed.table(options.model))
+
+
 def known(path: Path) -> tuple[dict[bytes, float], int]:
     """Packed mask -> value, and how many players, of a file that `faithfulness` wrote."""
     with np.load(path) as data:
@@ -153,14 +184,15 @@ def main(given: Sequence[str]) -> None:
     parser.add_argument("--games", type=Path, default=Path(tempfile.gettempdir()) / "spex-components", help="folder")
     parser.add_argument("--groups", type=lambda text: text.split(","), default=list(GROUPS), help=", ".join(GROUPS))
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS), help="whose masks")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write the curve there (docs/images for the docs)")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     options = parser.parse_args(given)
-    import torch  # noqa: PLC0415 - only a bench that runs needs it
-
     if options.threads:
+        import torch  # noqa: PLC0415 - fits alone don't need it
+
         torch.set_num_threads(options.threads)
-    {"measure": measure, "faithfulness": faithfulness}[options.what](options)
+    {"speed": speed, "measure": measure, "faithfulness": faithfulness, "pruning": pruning}[options.what](options)
 
 
 if __name__ == "__main__":

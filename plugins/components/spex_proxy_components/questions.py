@@ -27,9 +27,9 @@ class Question:
 
     @property
     def shown(self) -> str:
-        """For lists: its name, else the last line of what is asked."""
-        asked = self.prompt or self.messages[-1]["content"]
-        return (self.name or asked.strip().rpartition("\n")[2])[-NAME_LENGTH:] or "question"
+        """For lists, in one line: its name, else the end of what is asked."""
+        asked = self.name or self.prompt or self.messages[-1]["content"]
+        return " ".join(asked.split())[-NAME_LENGTH:] or "question"
 
 
 @dataclass(frozen=True, slots=True)
