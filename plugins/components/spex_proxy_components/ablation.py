@@ -73,7 +73,11 @@ class Cut:
 
 
 class Hooks:
-    """Hooks on a model's ablated layers. `cut` is what they do to the next pass; None leaves it alone."""
+    """Hooks on a model's ablated layers. `cut` is what they do to the next pass; None leaves it alone.
+
+    A pass begins with one row, which all masks share, or with one for each: a cut's factors have a row for each mask, and
+    so has what they are multiplied with from then on. So what a first ablated layer does before it is cut is done once.
+    """
 
     def __init__(self, anatomy: Anatomy, layout: Layout) -> None:
         self.cut: Cut | None = None
@@ -104,7 +108,7 @@ class Hooks:
                 if self.cut.fill
                 else None
             )
-            return (mixed(by_head, factors, fill).view(rows, tokens, width), *inputs[1:])
+            return (mixed(by_head, factors, fill).reshape(-1, tokens, width), *inputs[1:])
 
         return ablate
 
