@@ -75,8 +75,8 @@ class Cut:
 class Hooks:
     """Hooks on a model's ablated layers. `cut` is what they do to the next pass; None leaves it alone.
 
-    A pass begins with one row that all masks share, or with a row for each. A cut has factors for each mask: a row each, and
-    so has what they multiply from then on. What the first ablated layer does before its cut is thus done once.
+    A pass begins with one row that all masks share, or with a row for each. What a cut multiplies has a row for each
+    mask from then on: what the first ablated layer does before its cut is done once.
     """
 
     def __init__(self, anatomy: Anatomy, layout: Layout) -> None:
