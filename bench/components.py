@@ -39,6 +39,7 @@ LISTS, SEED = 4, 1
 LISTS_OF_ALL = 2
 """Where all layers are ablated none is spared, and a mask costs most."""
 BUDGETS = (256, 512, 1000, 2000)
+PRUNING_MASKS = 1000
 TESTS = 300
 """Uniform masks that nobody fits."""
 TEST_SEED = 977
@@ -97,7 +98,7 @@ def faithfulness(options: argparse.Namespace) -> None:
 
 
 def pruning(options: argparse.Namespace) -> None:
-    """Spectra of all uniform masks; three sizes in each group; all but the group of all layers."""
+    """Spectra of PRUNING_MASKS masks; three sizes in each group, that of all layers left out."""
     cells = []
     for group in options.groups:
         if group != "all":
@@ -112,9 +113,9 @@ def pruned(options: argparse.Namespace, group: str) -> list[component_pruning.Ce
 
     def make() -> list[component_pruning.Cell]:
         kept = Measured.of(options.games, f"heads {group}", game)
-        masks = plan(kept.n_players, "stack", max(BUDGETS))
+        masks = plan(kept.n_players, "stack", PRUNING_MASKS)
         given = rows(masks, kept.values(game, masks))
-        spectra = {name: spectrum(name, max(BUDGETS), given) for name in ("stack", "lasso")}
+        spectra = {name: spectrum(name, PRUNING_MASKS, given) for name in ("stack", "lasso")}
         return component_pruning.measure(options.model, group, game, kept, spectra)
 
     return component_pruning.kept_cells(options.games / f"pruning {group}.json", game.rules.digest, make)
