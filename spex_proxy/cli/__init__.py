@@ -10,6 +10,7 @@ import typer
 
 from spex_proxy.cli import asking, checking, flagging, querying, results, serving
 from spex_proxy.cli.audit import audit
+from spex_proxy.cli.gaming import game
 from spex_proxy.cli.queue import queue
 from spex_proxy.cli.rules import rules
 from spex_proxy.cli.shell import Store, console, fail, settings_from
@@ -32,6 +33,7 @@ app.add_typer(db, name="db")
 app.add_typer(queue, name="queue")
 app.add_typer(audit, name="audit")
 app.add_typer(rules, name="rules")
+app.add_typer(game, name="game")
 
 for command in (
     serving.up,

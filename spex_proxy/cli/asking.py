@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from spex_proxy.facts.exchange import Exchange
     from spex_proxy.facts.explanation import Explanation
     from spex_proxy.facts.finding import Finding
-    from spex_proxy.flows.explain import Progress
+    from spex_proxy.facts.recipe import Recipe
+    from spex_proxy.flows.explain import Parts, Progress
 
 
 def explain(
@@ -41,7 +42,6 @@ def explain(
     ] = None,
 ) -> None:
     """Explain one stored exchange now, and show the result."""
-    from spex_proxy.flows.explain import explain as explain_flow
     from spex_proxy.store.exchanges import load_exchange
     from spex_proxy.store.lookup import find
     from spex_proxy.wiring.shared import make_recipe
@@ -57,30 +57,31 @@ def explain(
                 if target is not None:
                     exchange = load_exchange(connection, str(found.exchange_id), project=settings.project)
                     recipe = replace(recipe, target=_spelled(target, exchange))
-            with progress_bar() as bar:
-                task = bar.add_task("preparing", total=settings.budget)
-
-                def show(progress: Progress) -> None:
-                    bar.update(task, completed=progress.masks, description=progress.note)
-
-                explaining = asyncio.create_task(
-                    explain_flow(
-                        str(found.exchange_id),
-                        recipe,
-                        parts,
-                        project=settings.project,
-                        on_progress=show,
-                    )
-                )
-                stopping = asyncio.create_task(stop.wait())
-                await asyncio.wait({explaining, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                stopping.cancel()
-                if not explaining.done():
-                    explaining.cancel()
-                return await explaining
+            return await explain_here(str(found.exchange_id), recipe, parts, settings.project, stop)
 
     explanation = run_until_stopped(run)
     show_result(explanation.id, store=store)
+
+
+async def explain_here(
+    exchange_id: str, recipe: Recipe, parts: Parts, project: str, stop: asyncio.Event
+) -> Explanation:
+    """Explain in the foreground, under a progress bar, until done or stopped."""
+    from spex_proxy.flows.explain import explain as explain_flow
+
+    with progress_bar() as bar:
+        task = bar.add_task("preparing", total=recipe.budget)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, completed=progress.masks, description=progress.note)
+
+        explaining = asyncio.create_task(explain_flow(exchange_id, recipe, parts, project=project, on_progress=show))
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({explaining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not explaining.done():
+            explaining.cancel()
+        return await explaining
 
 
 def why(any_id: AnyId, upstream: Upstream = None, store: Store = None) -> None:

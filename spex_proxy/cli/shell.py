@@ -13,7 +13,15 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.settings import Settings
@@ -80,7 +88,7 @@ def run_until_stopped(
 def progress_bar() -> Progress:
     return Progress(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("masks"),
-        TimeElapsedColumn(), console=console,
+        TimeElapsedColumn(), TextColumn("[dim]left at most[/dim]"), TimeRemainingColumn(), console=console,
     )  # fmt: skip
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-ExchangeKind = Literal["chat", "completion", "response", "message"]
-"""What was spoken: chat completions, completions, `/v1/responses` (OpenAI), `/v1/messages` (Anthropic)."""
+ExchangeKind = Literal["chat", "completion", "response", "message", "game"]
+"""What was spoken: chat completions, completions, `/v1/responses` (OpenAI), `/v1/messages` (Anthropic).
+Or `game`: nothing was spoken,
+its messages are the players of a game over a model's components or training data (flows.written_game)."""
 IdsSource = Literal["reply", "render", "tokenize"]
 MessageKind = Literal["text", "tool_definition", "tool_call"]
 Spelling = Literal["plain", "json", "json_ascii", "json_html", "whole"]
@@ -83,7 +85,9 @@ class Skipped:
 
 MARK_ARROW = " > "
 """Between a message's origin and the mark of a document in it."""
-KNOWN_ROLES = frozenset({"prompt", "system", "developer", "user", "assistant", "tool", "function", "tool_definition"})
+KNOWN_ROLES = frozenset(
+    {"prompt", "system", "developer", "user", "assistant", "tool", "function", "tool_definition", "player"}
+)
 """Roles that may stand in a game's row. A client can invent others; those are as private as its text."""
 
 

@@ -83,7 +83,7 @@ class Orders:
         if not names:
             return
         book = self.book()
-        head = RequestHead(exchange.id, "POST", _PATHS[exchange.kind], (), exchange.received_at)
+        head = RequestHead(exchange.id, "POST", _PATHS.get(exchange.kind, ""), (), exchange.received_at)
         acting = self._fitting(book, head, exchange, names, is_arrival=False)
         self.carry_out(conn, exchange, Noted((), acting, book.digest), names, explanation_id)
 

@@ -18,13 +18,17 @@ REST_S = 2.0
 
 def at_once(scorer: Scorer, parts: Parts) -> int:
     """Most probes in one call: what production interrupts is lost whole, so it shrinks when that happens."""
-    return scorer.batch_size if parts.gate is None else min(scorer.batch_size, parts.gate.batch.size)
+    if parts.gate is None or scorer.manner == "elsewhere":
+        return scorer.batch_size
+    return min(scorer.batch_size, parts.gate.batch.size)
 
 
 async def admitted(
     scorer: Scorer, probes: Sequence[Probe], parts: Parts, project: str, question: Callable[[], Awaitable[Scored]]
 ) -> Scored | Kept:
     """Ask when there is room; Kept, after a while at most, if there is none."""
+    if scorer.manner == "elsewhere":
+        return await question()
     if parts.token_budget.is_limited:
         spent = await read(parts.store, spending.spent, project=project)
         if why := parts.token_budget.over(spent):

@@ -33,10 +33,12 @@ from spex_proxy.facts.recipe import Recipe
 from spex_proxy.flows.acting import Orders, watched
 from spex_proxy.flows.admission import at_once
 from spex_proxy.flows.batch import Known, answered, in_order, known_of
+from spex_proxy.flows.lay import lay
 from spex_proxy.flows.probes import evidence_of
 from spex_proxy.flows.result import cost_of, flags_of
-from spex_proxy.flows.table import Parts, Table, lay
+from spex_proxy.flows.table import Parts, Table
 from spex_proxy.flows.transactions import read, write
+from spex_proxy.flows.written_game import recipe_of
 from spex_proxy.plug.kinds import Seen
 from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.telemetry import headers_of, record_failure, record_result, reference
@@ -88,11 +90,14 @@ async def explaining(
     exchange = await read(parts.store, exchanges.load_exchange, exchange_id, project=project)
     request = await read(parts.store, exchanges.load_trace, exchange_id, project=project)
     with parts.telemetry.job_span(exchange, job.id if job else None, request) as span:
+        one = Explaining(exchange, recipe_of(exchange, recipe), parts, span, job, on_progress)
         try:
-            yield Explaining(exchange, recipe, parts, span, job, on_progress)
+            yield one
         except SpexError as error:
             record_failure(span, type(error).__name__)
             raise
+        finally:
+            await one.close()
 
 
 class Explaining:
@@ -146,6 +151,10 @@ class Explaining:
         await write(parts.store, _save, explanation, self._job, self._exchange, parts.orders)
         record_result(self._span, explanation)
         return explanation
+
+    async def close(self) -> None:
+        if self._table is not None:
+            await asyncio.to_thread(self._table.close)
 
     async def _ask(self, table: Table, ask: Ask) -> None:
         """One round. Each answered batch is committed before the next is sent."""

@@ -17,11 +17,13 @@ from sqlalchemy import Connection
 from spex_proxy.engine.subsets import choose, coalitions, unmeasured
 from spex_proxy.facts.errors import CannotExplain, NotFound
 from spex_proxy.facts.evidence import Evidence
+from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.records import FINAL_STATES
 from spex_proxy.flows.admission import at_once
 from spex_proxy.flows.batch import answered, in_order, known_of
 from spex_proxy.flows.explain import Parts, go_on, keep, load_blocks
-from spex_proxy.flows.table import lay
+from spex_proxy.flows.lay import lay
+from spex_proxy.flows.table import Table
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.telemetry import headers_of
@@ -84,26 +86,10 @@ async def run_table(job: outbox.Job, parts: Parts) -> None:
     request = await read(parts.store, exchanges.load_trace, job.exchange_id, project=job.project)
     with parts.telemetry.job_span(exchange, job.id, request) as span:
         table = await lay(exchange, explanation.recipe, parts)
-        if table.game.id != explanation.game_ids[0]:
-            raise CannotExplain(
-                "the model server is not the one that this explanation's evidence came from (another version, model "
-                "or segmenter), so its values can't stand in one table with these: explain the exchange anew"
-            )
-        wanted = coalitions(choose(chosen, table.game.n_players), table.game.n_players)
-        blocks = await load_blocks(table.game, parts)
-        known = await asyncio.to_thread(known_of, table, parts, blocks)
-        while len(missing := unmeasured(wanted, Evidence.from_blocks(table.game.n_players, blocks))):
-            once = np.zeros(len(missing), dtype=np.int64)
-            rows = in_order(missing, once)[: at_once(table.scorer, parts)]
-            asked = missing[rows], once[rows]
-            block = await answered(table, explanation.recipe, parts, len(blocks), *asked, headers_of(span), known)
-            if isinstance(block, Kept):
-                go_on(await write(parts.store, outbox.hold, job))
-                continue
-            is_new, state = await write(parts.store, keep, table.game, block, job, None)
-            go_on(state)
-            # where another job was faster, what it left out is still missing
-            blocks = [*blocks, block] if is_new else await load_blocks(table.game, parts)
+        try:
+            await _fill(job, parts, explanation, choose(chosen, table.game.n_players), table, headers_of(span))
+        finally:
+            await asyncio.to_thread(table.close)
 
     def end(conn: Connection) -> None:
         if outbox.load_job(conn, job.id, project=job.project).state != "done":
@@ -112,3 +98,33 @@ async def run_table(job: outbox.Job, parts: Parts) -> None:
 
     await write(parts.store, end)
     return
+
+
+async def _fill(
+    job: outbox.Job,
+    parts: Parts,
+    explanation: Explanation,
+    chosen: tuple[int, ...],
+    table: Table,
+    headers: Mapping[str, str],
+) -> None:
+    if table.game.id != explanation.game_ids[0]:
+        raise CannotExplain(
+            "the model server is not the one that this explanation's evidence came from (another version, model "
+            "or segmenter), so its values can't stand in one table with these: explain the exchange anew"
+        )
+    wanted = coalitions(chosen, table.game.n_players)
+    blocks = await load_blocks(table.game, parts)
+    known = await asyncio.to_thread(known_of, table, parts, blocks)
+    while len(missing := unmeasured(wanted, Evidence.from_blocks(table.game.n_players, blocks))):
+        once = np.zeros(len(missing), dtype=np.int64)
+        rows = in_order(missing, once)[: at_once(table.scorer, parts)]
+        asked = missing[rows], once[rows]
+        block = await answered(table, explanation.recipe, parts, len(blocks), *asked, headers, known)
+        if isinstance(block, Kept):
+            go_on(await write(parts.store, outbox.hold, job))
+            continue
+        is_new, state = await write(parts.store, keep, table.game, block, job, None)
+        go_on(state)
+        # where another job was faster, what it left out is still missing
+        blocks = [*blocks, block] if is_new else await load_blocks(table.game, parts)

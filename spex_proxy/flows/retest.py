@@ -87,9 +87,11 @@ def ask_retest(conn: Connection, explanation_id: str, players: Sequence[int], *,
 
 def _still_there(conn: Connection, exchange_id: str, project: str) -> None:
     try:
-        exchanges.load_salt(conn, exchange_id, project=project)
+        kind = exchanges.load_exchange(conn, exchange_id, project=project).kind
     except NotFound as error:
         raise CannotExplain(f"there is nothing left to ask again: {error}") from error
+    if kind == "game":
+        raise CannotExplain("this explains a game, no request, so there is no prompt to ask again")
 
 
 async def run_retest(job: outbox.Job, parts: Parts) -> None:

@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 
 from spex_proxy.facts.aim import WHOLE_OUTPUT, read_aim
 from spex_proxy.facts.errors import BadReply, CannotExplain
-from spex_proxy.facts.exchange import Exchange, Target, TokenizedExchange
-from spex_proxy.facts.game import Game
+from spex_proxy.facts.exchange import Exchange, Segmentation, Target, TokenizedExchange
+from spex_proxy.facts.game import Game, GameKind
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
 from spex_proxy.flows.acting import Orders
@@ -63,10 +63,12 @@ class Table:
     target: Target
     """What is explained: those of the game's scored tokens that the recipe aims at."""
     scorer: Scorer
+    close: Callable[[], None]
+    """To be called in the end, whatever it was."""
 
 
-async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
-    """Token ids, players, target, scorer: the game, stored before the first question."""
+async def lay_request(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
+    """Of a production request: token ids, players, target, scorer, stored before the first question."""
     server = await parts.servers.choose(exchange.id)  # for all masks of it
     info = await server.info(exchange.model)
     salt = await read(parts.store, exchanges.load_salt, exchange.id, project=exchange.project)
@@ -85,31 +87,52 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     players = replace(players, filler=await _filler(exchange.model, recipe.masker, parts, server))
     ranges = [(one.token_start, one.token_end) for one in players.segments]
     scorer = await parts.scorers(server).make(info, lay_out(tokens.prompt_ids, ranges, players.filler))
-    aimed = _aimed(recipe, exchange, tokens)
+    aimed = aimed_at(recipe, exchange, tokens)
     longest = len(tokens.prompt_ids) + aimed.scored.end
     if scorer.max_tokens is not None and longest > scorer.max_tokens:
         raise CannotExplain(
             f"prompt and answer have {longest} tokens together, the server takes {scorer.max_tokens} to score them"
         )
+    return await laid(Laid(exchange, tokens, salt, "features", players, aimed, scorer), recipe, parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """What a table is made of, before its game is stored."""
+
+    exchange: Exchange
+    tokens: TokenizedExchange
+    salt: bytes
+    kind: GameKind
+    players: Segmentation
+    aimed: Aimed
+    scorer: Scorer
+    close: Callable[[], None] = lambda: None
+
+
+async def laid(parts_of: Laid, recipe: Recipe, parts: Parts) -> Table:
+    """Store the game, or find the one that asks the same."""
+    exchange = parts_of.exchange
     game = Game(
         id=uuid.uuid4().hex,
         project=exchange.project,
-        kind="features",
+        kind=parts_of.kind,
         exchange_id=exchange.id,
         parent_game_id=None,
-        players=players,
+        players=parts_of.players,
         masker=recipe.masker,
         value=recipe.value,
-        scorer=scorer.facts,
-        target=aimed.scored,
+        scorer=parts_of.scorer.facts,
+        target=parts_of.aimed.scored,
         digest="",
     )
-    game = replace(game, digest=game_digest(game, tokens, salt))
+    game = replace(game, digest=game_digest(game, parts_of.tokens, parts_of.salt))
     game = await write(parts.store, games.save_game, game)
-    return Table(exchange, tokens, salt, game, aimed.target, scorer)
+    target, scorer = parts_of.aimed.target, parts_of.scorer
+    return Table(exchange, parts_of.tokens, parts_of.salt, game, target, scorer, parts_of.close)
 
 
-def _aimed(recipe: Recipe, exchange: Exchange, tokens: TokenizedExchange) -> Aimed:
+def aimed_at(recipe: Recipe, exchange: Exchange, tokens: TokenizedExchange) -> Aimed:
     try:
         aim = read_aim(recipe.target)
     except ValueError as error:

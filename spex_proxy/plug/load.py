@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar, cast
 
 from spex_proxy.facts.errors import CannotExplain, PluginError
-from spex_proxy.plug.kinds import ABOUT, KINDS, Flagger, Masker, Segmenter, Value
+from spex_proxy.plug.kinds import ABOUT, KINDS, Flagger, GameMaker, Masker, Segmenter, Value
 
 Result = TypeVar("Result")
 
@@ -59,6 +59,9 @@ class Plugins:
 
     def flagger(self, name: str) -> Flagger:
         return cast(Flagger, self.get("flagger", name).instance)
+
+    def game(self, name: str) -> GameMaker:
+        return cast(GameMaker, self.get("game", name).instance)
 
     def provenance(self, **names: str) -> Mapping[str, str]:
         """`kind:name` -> `distribution version` of the named plugins, for the recipe."""
@@ -112,9 +115,9 @@ def _check(who: str, kind: str, name: str, instance: object) -> None:
     _, protocol = KINDS[kind]
     if getattr(instance, "name", None) != name:
         raise PluginError(f"{who} is refused: its `name` is {getattr(instance, 'name', None)!r}, not {name!r}.")
-    for attribute in inspect.get_annotations(protocol):
-        if not isinstance(getattr(instance, attribute, None), str):
-            raise PluginError(f"{who} is refused: it has no text attribute `{attribute}`.")
+    for attribute, wanted in inspect.get_annotations(protocol).items():
+        if type(getattr(instance, attribute, None)).__name__ != wanted:
+            raise PluginError(f"{who} is refused: it has no attribute `{attribute}` that is a `{wanted}`.")
     if kind == "flagger" and getattr(instance, "about", None) not in ABOUT:
         raise PluginError(f"{who} is refused: its `about` must be {' or '.join(ABOUT)}.")
     for method, wanted in inspect.getmembers(protocol, inspect.isfunction):

@@ -75,10 +75,7 @@ class ModelServer:
     async def info(self, model: str) -> ModelInfo:
         """Version of the server and limits of a model. Raises UpstreamError if it does not serve it."""
         version = await self._json("GET", "/version")
-        listed = await self._json("GET", "/v1/models")
-        data = listed.get("data")
-        if not isinstance(data, list) or not all(isinstance(card, dict) for card in data):
-            raise BadReply("/v1/models answered without a list of models in `data`")
+        data = await self._models()
         card = next((card for card in data if card.get("id") == model), None)
         if card is None:
             known = ", ".join(sorted(str(card.get("id")) for card in data)) or "none"
@@ -87,6 +84,20 @@ class ModelServer:
         return ModelInfo(
             model, f"vllm {version.get('version', 'unknown')}", longest if isinstance(longest, int) else None
         )
+
+    async def first_model(self) -> str:
+        """Raises UpstreamError if none is served."""
+        served = await self._models()
+        if not served or not isinstance(served[0].get("id"), str):
+            raise UpstreamError("the upstream serves no model")
+        return str(served[0]["id"])
+
+    async def _models(self) -> list[dict[str, Any]]:
+        listed = await self._json("GET", "/v1/models")
+        data = listed.get("data")
+        if not isinstance(data, list) or not all(isinstance(card, dict) for card in data):
+            raise BadReply("/v1/models answered without a list of models in `data`")
+        return data
 
     async def is_up(self) -> bool:
         """Whether anything but an error of the way there comes back, soon."""

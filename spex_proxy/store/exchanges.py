@@ -111,6 +111,13 @@ def load_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAU
     return Exchange(**{name: row[name] for name in _METADATA}, **content)
 
 
+def newest_games(conn: sa.Connection, model: str, limit: int, *, project: str = DEFAULT_PROJECT) -> list[str]:
+    """Ids of stored games over this model or data set."""
+    this = (exchanges.c.project == project, exchanges.c.model == model, exchanges.c.kind == "game")
+    newest = sa.select(exchanges.c.id).where(*this).order_by(exchanges.c.received_at.desc()).limit(limit)
+    return list(conn.scalars(newest))
+
+
 def load_trace(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> TraceRef | None:
     """Our span of the request, or None if it had none. Raises NotFound."""
     row = _load_row(conn, exchange_id, project)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from spex_proxy.engine.conclude import RELIABLE_R2, Fit
+from spex_proxy.engine.energy import energy
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.exchange import MARK_ARROW, Exchange, Segment
 from spex_proxy.facts.explanation import Explanation, Interaction
@@ -71,6 +72,14 @@ class MessageSheet:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """Players of one group, in a map of them all."""
+
+    name: str
+    cells: tuple[SegmentSheet, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Together:
     """Players that act together."""
 
@@ -119,6 +128,14 @@ class Sheet:
     hierarchy_rates: str
     error: float | None
     """Rough standard error of a segment's effect."""
+    terms: words.Terms
+    grid: tuple[Row, ...]
+    """A game's players, group by group; empty for a request."""
+    energy: tuple[tuple[str, str], ...]
+    """(where, share in percent) of the variance over random coalitions; empty for a request."""
+    items: tuple[str, ...]
+    """What a game measured."""
+    notes: tuple[str, ...]
 
 
 def make_sheet(
@@ -127,14 +144,14 @@ def make_sheet(
     """Lay out an explanation. `rows` is the evidence that it cites, `later` all that its game has by now;
     without them there are no 2^k tables."""
     view = make_view(explanation, game, exchange)
-    unit = words.UNITS.get(game.value, "")
+    unit = view.unit
     is_coloured = explanation.verdict != "nothing_to_explain"
     largest = max((abs(segment.effect) for segment in view.segments), default=0.0)
     digits = words.digits_for(largest)
     error = typical_error(explanation)
     segments = _segments(view, unit, digits, error, is_coloured)
     together = tuple(_together(explanation, view, (rows, later), unit, digits, error)) if is_coloured else ()
-    fidelity = explanation.fidelity
+    fidelity, near = explanation.fidelity, explanation.how.get("near")
     return Sheet(
         explanation=explanation,
         game=game,
@@ -153,11 +170,34 @@ def make_sheet(
         together=together,
         strip=_strip(view, game, explanation, together, is_coloured),
         gauge=figures.make_gauge(fidelity.r2, fidelity.r2_low, fidelity.r2_high, RELIABLE_R2, fidelity.noise_ceiling),
-        near=words.near_reading(explanation.how["near"], unit) if is_coloured and explanation.how.get("near") else "",
-        hierarchy=words.hierarchy_reading(view.hierarchy) if is_coloured else "",
+        near=words.near_reading(near, unit, view.terms.full) if near and is_coloured else "",
+        hierarchy=words.hierarchy_reading(view.hierarchy, view.terms.players) if is_coloured else "",
         hierarchy_rates=words.hierarchy_rates(view.hierarchy) if is_coloured else "",
         error=2.0 * error if error is not None else None,
+        terms=view.terms,
+        grid=tuple(_grid(view, segments)),
+        energy=tuple(_energy(view)) if is_coloured else (),
+        items=tuple(plain(item) for item in view.items),
+        notes=view.notes,
     )
+
+
+def _grid(view: View, segments: Sequence[SegmentSheet]) -> Iterator[Row]:
+    """In the order in which the groups first appear."""
+    for name in dict.fromkeys(view.groups):
+        yield Row(plain(name), tuple(s for s, group in zip(segments, view.groups, strict=True) if group == name))
+
+
+def _energy(view: View) -> Iterator[tuple[str, str]]:
+    if not view.groups:
+        return
+    found = energy(view.explanation.spectrum, view.groups)
+    yield "single players", f"{100 * found.linear:.0f}%"
+    if len(set(view.groups)) > 1:
+        yield "interactions within a group", f"{100 * found.within:.0f}%"
+        yield "interactions across groups", f"{100 * found.across:.0f}%"
+    else:
+        yield "interactions", f"{100 * (found.within + found.across):.0f}%"
 
 
 def unexplained(exchange: Exchange | None) -> tuple[MessageSheet, ...]:
@@ -177,11 +217,21 @@ def typical_error(explanation: Explanation | Fit) -> float | None:
 
 def _segments(view: View, unit: str, digits: int, error: float | None, is_coloured: bool) -> tuple[SegmentSheet, ...]:
     bars = figures.make_bars([s.effect for s in view.segments], 2.0 * FAINT_ERRORS * error if error else None)
-    return tuple(_segment(s, bar, unit, digits, error, is_coloured) for s, bar in zip(view.segments, bars, strict=True))
+    is_answer = not view.groups
+    return tuple(
+        _segment(s, bar, unit, digits, error, is_coloured, is_answer)
+        for s, bar in zip(view.segments, bars, strict=True)
+    )
 
 
 def _segment(
-    segment: SegmentView, bar: figures.Bar, unit: str, digits: int, error: float | None, is_coloured: bool
+    segment: SegmentView,
+    bar: figures.Bar,
+    unit: str,
+    digits: int,
+    error: float | None,
+    is_coloured: bool,
+    is_likelihood: bool,
 ) -> SegmentSheet:
     step = figures.step_of(segment.strength) if is_coloured else 0
     return SegmentSheet(
@@ -191,7 +241,7 @@ def _segment(
         effect=words.signed(segment.effect, digits),
         sign="+" if step > 0 else words.MINUS if step < 0 else "",
         step=step,
-        reading=words.effect_reading(segment.effect, unit) if is_coloured else "",
+        reading=words.effect_reading(segment.effect, unit, is_likelihood) if is_coloured else "",
         is_faint=error is None or abs(segment.effect) < 2.0 * FAINT_ERRORS * error,
         bar=bar,
     )
@@ -251,7 +301,7 @@ def _together(
             effect=words.signed(term.banzhaf, digits),
             step=figures.step_of(max(figures.FAINTEST, abs(term.banzhaf) / largest) * (1 if term.banzhaf > 0 else -1)),
             reading=words.together_reading(term.banzhaf, term.order),
-            sentence=words.together_sentence(term.banzhaf, numbers, unit, digits),
+            sentence=words.together_sentence(term.banzhaf, numbers, unit, digits, view.terms.subject),
             error=f"±{FAINT_ERRORS * own * 2**term.order:.{digits}f}" if own is not None else "",
             is_faint=own is None or abs(term.fourier) < FAINT_ERRORS * own,
             table=_table(explanation, *rows, term),
@@ -272,9 +322,11 @@ def _strip(
     sure = [row.rank for row in together if not row.is_faint]
     groups = [(rank, terms[rank].players, terms[rank].banzhaf / largest) for rank in sure[:MOST_ARCS]]
     messages, first = [], 0
-    for _, group in groupby(game.players.segments, key=lambda segment: segment.message):
+    names = view.groups or [segment.provenance.partition(MARK_ARROW)[0] for segment in game.players.segments]
+    keys = view.groups or [segment.message for segment in game.players.segments]
+    for _, group in groupby(range(len(names)), key=lambda player: keys[player]):
         mine = list(group)
-        messages.append((plain(mine[0].provenance.partition(MARK_ARROW)[0]), first, first + len(mine) - 1))
+        messages.append((plain(names[mine[0]]), first, first + len(mine) - 1))
         first += len(mine)
     strengths = [segment.strength if is_coloured else 0.0 for segment in view.segments]
     return figures.make_strip(strengths, groups, messages)

@@ -44,7 +44,7 @@ def explanation_panel(view: View, top: int = 8) -> RenderableType:
     """The whole picture of one explanation."""
     return Panel(
         Group(*_parts(view, top)),
-        title=f"[bold]why this answer?[/bold]  {view.explanation.id[:12]}",
+        title=f"[bold]{view.terms.title.lower()}[/bold]  {view.explanation.id[:12]}",
         title_align="left",
         border_style="dim",
     )
@@ -117,14 +117,15 @@ def listing(rows: Sequence[Summary], width: int = WIDE) -> RenderableType:
 
 def _parts(view: View, top: int) -> Iterator[RenderableType]:
     yield _header(view)
-    yield Rule("prompt", style="dim", align="left")
-    yield highlighted(view)
-    if view.exchange is not None:
+    yield Rule(view.terms.where if not view.groups else view.terms.players, style="dim", align="left")
+    yield grid(view) if view.groups else highlighted(view)
+    if view.exchange is not None and not view.groups:
         yield Rule("answer", style="dim", align="left")
         yield _text(view.exchange.output_text.strip(), "italic")
     if view.explanation.verdict == "nothing_to_explain":
         return
-    yield Rule("what moved it  (nats of log-probability that keeping the segment adds)", style="dim", align="left")
+    unit = f"{view.unit} of log-probability" if view.unit and not view.groups else view.unit or "how much of the value"
+    yield Rule(f"what moved it  ({unit} that keeping the {view.terms.player} adds)", style="dim", align="left")
     yield _ranking(view.ranked[:top])
     if view.interactions:
         yield Rule("what acted together", style="dim", align="left")
@@ -138,20 +139,19 @@ def _header(view: View) -> RenderableType:
     head.append_text(_text(f"  {explanation.verdict_reason}\n", "dim"))
     near = explanation.how.get("near")
     if near and explanation.verdict != "nothing_to_explain":
-        head.append(f"{words.near_reading(near, 'nats')}\n")
+        head.append(f"{words.near_reading(near, view.unit, view.terms.full)}\n")
     head.append(f"out-of-fold R² {fidelity.r2:.3f}", style="bold")
     head.append(f"  95% interval {fidelity.r2_low:.3f} to {fidelity.r2_high:.3f}")
     head.append(f"  noise ceiling {fidelity.noise_ceiling:.4f}\n")
     if explanation.verdict != "nothing_to_explain":
-        head.append(words.hierarchy_reading(view.hierarchy))
+        head.append(words.hierarchy_reading(view.hierarchy, view.terms.players))
         head.append(f"  {words.hierarchy_rates(view.hierarchy)}\n", "dim")
+    tokens = f"{explanation.cost.prompt_tokens:,} tokens  " if explanation.cost.prompt_tokens or not view.groups else ""
+    head.append(f"{len(view.segments)} players  {explanation.cost.masks} masks  {tokens}")
+    head.append(f"{explanation.cost.seconds:.0f} s of {view.terms.source}\n")
+    what = "value" if view.groups else "log-probability of the answer"
     head.append(
-        f"{len(view.segments)} players  {explanation.cost.masks} masks  "
-        f"{explanation.cost.prompt_tokens:,} tokens  {explanation.cost.seconds:.0f} s of the model server\n"
-    )
-    head.append(
-        f"log-probability of the answer: {fidelity.value_full:.2f} with all segments, "
-        f"{fidelity.value_empty:.2f} with none"
+        f"{what}: {fidelity.value_full:.2f} with all {view.terms.players}, {fidelity.value_empty:.2f} with none"
     )
     if explanation.recipe.target != WHOLE_OUTPUT:
         head.append(f"\ntarget: {explanation.target.label}", style="bold")
@@ -160,6 +160,20 @@ def _header(view: View) -> RenderableType:
     for note in view.notes:
         head.append(f"\n{note}", style="yellow")
     return head
+
+
+def grid(view: View) -> RenderableType:
+    """A game's players, coloured by effect, group by group: of attention heads, a map of layers and heads."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name in dict.fromkeys(view.groups):
+        cells = Text()
+        for segment, group in zip(view.segments, view.groups, strict=True):
+            if group == name:
+                cells.append(f" {segment.number:>3} ", _colour(segment)).append(" ")
+        table.add_row(_text(name), cells)
+    return table
 
 
 def highlighted(view: View) -> Text:
@@ -199,7 +213,7 @@ def _ranking(segments: Sequence[SegmentView]) -> RenderableType:
             continue
         red, green, blue = RAISES if segment.effect > 0 else LOWERS
         bar = Text("█" * max(1, round(BAR_WIDTH * abs(segment.strength))), style=f"rgb({red},{green},{blue})")
-        label = _text(segment.label(60)).append_text(_text(f"  {segment.provenance}", "dim"))
+        label = _text(segment.label(60)).append_text(_text(f"  {segment.provenance.removeprefix('player:')}", "dim"))
         table.add_row(str(segment.number), f"{segment.effect:+.2f}", bar, label)
     return table
 

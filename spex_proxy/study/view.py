@@ -77,8 +77,15 @@ class View:
     interactions: tuple[InteractionView, ...]
     hierarchy: Hierarchy
     """Of the strongest terms."""
+    terms: words.Terms
+    unit: str
+    """Of the value; empty if unknown."""
+    groups: tuple[str, ...]
+    """Of a game's players, one for each; empty for a request."""
+    items: tuple[str, ...]
+    """What a game measured; empty for a request."""
     notes: tuple[str, ...] = ()
-    """What of the prompt could not be masked, and why."""
+    """What of the prompt could not be masked, and why; of a game, what its plugin says to its readers."""
 
     @property
     def ranked(self) -> list[SegmentView]:
@@ -115,14 +122,20 @@ def make_view(explanation: Explanation, game: Game, exchange: Exchange | None) -
         for interaction in explanation.interactions
         if interaction.order >= 2
     )
+    is_game = game.kind != "features" or (exchange is not None and exchange.kind == "game")
+    rules = exchange.request["rules"] if exchange is not None and exchange.kind == "game" else {}
     return View(
+        terms=words.GAME if is_game else words.REQUEST,
+        unit=str(rules.get("unit", words.UNITS.get(game.value, ""))),
+        groups=tuple(segment.provenance.partition(":")[2] for segment in segments) if is_game else (),
+        items=tuple(exchange.output_text.split("\n")) if is_game and exchange else (),
         explanation=explanation,
         exchange=exchange,
         segments=segments,
         passages=tuple(_passages(game, segments, exchange)),
         interactions=together,
         hierarchy=hierarchy(explanation.spectrum, HIERARCHY_TERMS),
-        notes=game.players.notes,
+        notes=(*game.players.notes, *rules.get("notes", ())),
     )
 
 

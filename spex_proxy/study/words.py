@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,37 @@ UNITS = {"sum_logprob": "nats"}
 """Unit of each value that we know; others have none."""
 
 MINUS = "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What things are called, in an explanation of a request and in one of a game."""
+
+    title: str
+    player: str
+    players: str
+    where: str
+    """What players are parts of."""
+    value: str
+    """What is explained, ..."""
+    subject: str
+    """... and the same, short."""
+    full: str
+    """The coalition with everybody in it."""
+    raises: str
+    lowers: str
+    source: str
+    """Who was asked."""
+
+
+REQUEST = Terms(
+    "Why this answer?", "segment", "segments", "prompt", "the answer’s log-probability", "the answer", "full prompt",
+    "makes the answer likelier", "less likely", "the model server",
+)  # fmt: skip
+GAME = Terms(
+    "What makes this value?", "player", "players", "game", "the value", "the value", "full coalition",
+    "raises the value", "lowers it", "the game",
+)  # fmt: skip
 
 STATE_WORDS = {
     "captured": "not explained",
@@ -66,9 +98,9 @@ def factor(nats: float) -> str:
     return f"about {shown} times {direction}"
 
 
-def effect_reading(effect: float, unit: str) -> str:
-    """One segment's effect in a sentence."""
-    if unit == "nats":
+def effect_reading(effect: float, unit: str, is_likelihood: bool = True) -> str:
+    """One player's effect in a sentence. `is_likelihood`: nats are those of an answer."""
+    if unit == "nats" and is_likelihood:
         return f"Keeping it makes this answer {factor(effect)}, averaged over what else is kept."
     if abs(effect) == 0:
         return "Keeping it changes nothing on average."

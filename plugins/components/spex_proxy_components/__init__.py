@@ -1,1 +1,1 @@
-"""Attention heads and MLP blocks of a Hugging Face causal language model as players."""
+"""Attention heads and MLP blocks of a language model as players: the game `components`."""

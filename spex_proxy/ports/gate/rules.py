@@ -13,9 +13,10 @@ from typing import Literal
 from spex_proxy.facts.load import Production, Unseen
 from spex_proxy.facts.token_budget import Hours
 
-Manner = Literal["alone", "beside"]
+Manner = Literal["alone", "beside", "elsewhere"]
 """How a scorer's questions bear on production: `alone` ones hold the server's event loop or can't be told to yield,
-so they are asked while no request of production is in flight; `beside` ones may run beside streams that have begun."""
+so they are asked while no request of production is in flight; `beside` ones may run beside streams that have begun;
+`elsewhere` ones do not reach the server at all, and no gate is theirs."""
 
 MOST_KV = 0.8
 """Share of the server's cache that live requests may hold: beyond it our blocks would drive production's out."""

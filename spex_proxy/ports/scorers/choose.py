@@ -63,6 +63,13 @@ class Scorers:
             return GenerateScorer(self._server, info, self._priority)
         return CompletionsScorer(self._server, info, self._priority)
 
+    async def make_loose(self, info: ModelInfo) -> Scorer:
+        """One for probes that are not masked forms of one prompt. Ours inside the engine takes only such."""
+        name = (await self.choice(info)).name
+        if name == "generate":
+            return GenerateScorer(self._server, info, self._priority)
+        return CompletionsScorer(self._server, info, self._priority)
+
     async def _lacks_plugin(self) -> str:
         try:
             about = await self._server.plugin()

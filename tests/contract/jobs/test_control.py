@@ -174,6 +174,7 @@ async def test_a_busy_server_is_tried_again_with_pauses_and_then_given_up(factor
     factory.model.always = busy
     async with working(factory) as ends:
         await until(lambda: factory.job(exchange).state == "failed")
+        await until(lambda: len(ends) == 3)  # a try is told of after the store knows it
     job = factory.job(exchange)
     assert "503" in str(job.reason)
     assert str(job.reason).endswith("(given up after 3 tries)")
