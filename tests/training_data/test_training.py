@@ -79,7 +79,7 @@ def test_modules_load_without_the_libraries() -> None:
         "import spex_proxy_training.maker, spex_proxy_training.in_context, spex_proxy_training.table\n"
         "import spex_proxy_training.maker as maker\n"
         "try:\n"
-        "    maker.Training().open({'data': {'source': 'digits'}, 'players': 4, 'trainer': {'estimator': 'svm'}}, None)\n"
+        "    maker.Training().open({'data': {'source': 'digits'}, 'players': 4, 'trainer': {'torch': 1}}, None)\n"
         "except ModuleNotFoundError as error:\n"
         "    print(error)\n"
         "data = {'source': 'reviews'}\n"
@@ -279,7 +279,7 @@ def test_what_diverges_is_a_failure(opened: Open) -> None:
     found = wild.measure(np.concatenate([keeping(wild, 0, 3), np.ones((1, 6), dtype=np.bool_)]))
     assert set(found.failures) == {0}
     assert "not finite" in found.failures[0]
-    torn = opened({"torch": "linear", "parameters": {"learning_rate": 1e38, "epochs": 20}})
+    torn = opened({"torch": "linear", "parameters": {"learning_rate": 3e37, "epochs": 20}})
     assert "diverged at step" in torn.measure(np.ones((1, 6), dtype=np.bool_)).failures[0]
 
 

@@ -136,7 +136,7 @@ def rules_of(
         kind="training",
         subject=ask.model,
         players=tuple(Player(text, piece.group) for text, piece in zip(texts, prompt.pieces, strict=True)),
-        items=tuple(f"log-probability of {question.answer!r}: {question.text}" for question in questions),
+        items=tuple(" ".join(f"log-probability of {one.answer!r}: {one.text}".split()) for one in questions),
         value="mean",
         unit="nats",
         digest=digest_of(prompt, questions, answers, ask.model),
