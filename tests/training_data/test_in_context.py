@@ -182,7 +182,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"documents": [{"text": "secret"}]}, "mode is examples, but there are documents too"),
     ({"examples": "nowhere.jsonl"}, "there is no file 'nowhere.jsonl'"),
     ({"probes_a_batch": 0}, "whole number of 1 or more"),
-    ({"model": "x"}, "knows no 'model'"),
+    ({"colour": "x"}, "knows no 'colour'"),
 ]
 
 

@@ -19,7 +19,8 @@ from spex_proxy.plug.kinds import Ask, Measured, OpenGame, Player, Rules, Scores
 from spex_proxy_training import rows
 from spex_proxy_training.section import Section
 
-KNOWN = ("mode", "instruction", "examples", "documents", "questions", "probes_a_batch")
+KNOWN = ("model", "mode", "instruction", "examples", "documents", "questions", "probes_a_batch")
+"""`model` is read by whoever makes the Ask: which of the server's models is asked."""
 MODES = ("examples", "documents")
 VERSION = "1"
 """Of how a prompt is put together."""
