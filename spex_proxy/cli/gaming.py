@@ -53,6 +53,7 @@ def run(
     Interrupted, it goes on where it was: the same file finds the masks that were measured before.
     """
     from spex_proxy.flows.game import enqueue_game, store_game
+    from spex_proxy.wiring.schema import make_missing
     from spex_proxy.wiring.shared import make_recipe
     from spex_proxy.wiring.worker import worker_parts
 
@@ -60,6 +61,8 @@ def run(
     settings = settings_from(
         upstream=upstream, store=store, budget=budget, seed=seed, method=method, target_r2=target_r2
     )
+
+    make_missing(settings)
 
     async def play(stop: asyncio.Event) -> Explanation | None:
         async with worker_parts(settings, in_foreground=True) as parts:

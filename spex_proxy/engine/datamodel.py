@@ -95,7 +95,8 @@ def joint_sets(spectrum: Spectrum, count: int, *, is_synergistic: bool, sizes: S
     if count < 0 or any(size < 2 for size in sizes):
         raise ValueError(f"can't take {count} sets of {tuple(sizes)}; sets have two players at least")
     singles, strengths = banzhaf_values(spectrum), banzhaf_interactions(spectrum)
-    orders, found = spectrum.orders(), []
+    orders = spectrum.orders()
+    found: list[Joint] = []
     chosen = np.flatnonzero(np.isin(orders, list(sizes)))
     players = spectrum.players()
     for row in chosen[np.argsort(-np.abs(spectrum.coefficients[chosen]), kind="stable")]:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from spex_proxy.facts.evidence import Probe
-from spex_proxy.flows.table import Parts
+from spex_proxy.flows.table import Parts, Table
 from spex_proxy.flows.transactions import read
 from spex_proxy.ports.gate.gate import Kept, Turn
 from spex_proxy.ports.scorers import Scored, Scorer
@@ -16,11 +16,12 @@ REST_S = 2.0
 """Before a spent budget is looked at again."""
 
 
-def at_once(scorer: Scorer, parts: Parts) -> int:
-    """Most probes in one call: what production interrupts is lost whole, so it shrinks when that happens."""
-    if parts.gate is None or scorer.manner == "elsewhere":
-        return scorer.batch_size
-    return min(scorer.batch_size, parts.gate.batch.size)
+def at_once(table: Table, parts: Parts) -> int:
+    """Most probes in one call: of what production interrupts little should be lost, so it shrinks when it does."""
+    most = table.scorer.batch_size
+    if parts.gate is None or table.scorer.manner == "elsewhere":
+        return most
+    return min(most, parts.gate.at_once(len(table.tokens.prompt_ids)))
 
 
 async def admitted(

@@ -15,7 +15,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from opentelemetry.trace import Span
@@ -32,7 +32,7 @@ from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.flows.acting import Orders, watched
 from spex_proxy.flows.admission import at_once
-from spex_proxy.flows.batch import Known, answered, in_order, known_of
+from spex_proxy.flows.batch import Memory, answered, in_order, known_of
 from spex_proxy.flows.lay import lay
 from spex_proxy.flows.probes import evidence_of
 from spex_proxy.flows.result import cost_of, flags_of
@@ -120,7 +120,7 @@ class Explaining:
         self._on_progress = on_progress
         self._table: Table | None = None
         self._blocks: list[Block] = []
-        self._known: Known = {}
+        self._memory = Memory({})
         self._is_measured = False
 
     async def advance(self) -> Explanation | None:
@@ -132,7 +132,7 @@ class Explaining:
         if self._table is None:
             self._table = await lay(self._exchange, recipe, parts)
             self._blocks = await load_blocks(self._table.game, parts)
-            self._known = await asyncio.to_thread(known_of, self._table, parts, self._blocks)
+            self._memory.known = await asyncio.to_thread(known_of, self._table, parts, self._blocks)
             self._is_measured = await read(parts.store, _is_measured, self._table.game, recipe)
             self._on_progress(_progress(self._blocks, recipe, "preparing"))
         table = self._table
@@ -147,6 +147,8 @@ class Explaining:
         if isinstance(step, Ask):
             await self._ask(table, step)
             return None
+        how = {"unanswered": asdict(self._memory.unanswered)}
+        step = replace(step, how={**step.how, **how})
         explanation = _conclude(table, recipe, step, self._blocks, parts, reference(self._span))
         await write(parts.store, _save, explanation, self._job, self._exchange, parts.orders)
         record_result(self._span, explanation)
@@ -162,9 +164,9 @@ class Explaining:
         left = in_order(ask.masks, ask.replicates)
         with parts.telemetry.round_span(ask.round, len(ask.masks)):
             while len(left):
-                rows, number = left[: at_once(table.scorer, parts)], len(self._blocks)
+                rows, number = left[: at_once(table, parts)], len(self._blocks)
                 asked = ask.masks[rows], ask.replicates[rows]
-                block = await answered(table, self._recipe, parts, number, *asked, headers, self._known)
+                block = await answered(table, self._recipe, parts, number, *asked, headers, self._memory)
                 if isinstance(block, Kept):
                     await self._wait(block, ask)
                     continue

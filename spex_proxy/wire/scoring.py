@@ -52,11 +52,11 @@ def read_completions(reply: Any, probes: Sequence[Probe]) -> tuple[list[Reading]
     if not isinstance(choices, list) or len(choices) != len(probes):
         count = len(choices) if isinstance(choices, list) else "no"
         raise BadReply(f"asked for {len(probes)} probes, the server answered {count} choices")
-    readings = [_read_choice(_choice(choices, number), probe, number) for number, probe in enumerate(probes)]
+    readings = [_read_choice(choice_of(choices, number), probe, number) for number, probe in enumerate(probes)]
     return readings, read_usage(reply)
 
 
-def _choice(choices: Sequence[Any], number: int) -> Mapping[str, Any]:
+def choice_of(choices: Sequence[Any], number: int) -> Mapping[str, Any]:
     """The one choice that says it answers probe `number`: their order promises nothing."""
     for choice in choices:
         if isinstance(choice, dict) and choice.get("index") == number:

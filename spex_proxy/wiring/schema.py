@@ -7,6 +7,14 @@ from spex_proxy.store.connect import open_store, revision_state
 from spex_proxy.store.migrate import upgrade
 
 
+def make_missing(settings: Settings) -> None:
+    """A new store where there is none yet. One that is there is left as it is, whatever its revision."""
+    store = open_store(settings.store)
+    if revision_state(store).current is None:
+        upgrade(store)
+    store.dispose()
+
+
 def migrate(settings: Settings) -> str:
     """Bring the store to the newest schema; returns its revision."""
     store = open_store(settings.store)

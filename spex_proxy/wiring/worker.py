@@ -52,7 +52,7 @@ async def worker_parts(settings: Settings, *, in_foreground: bool = False) -> As
     async with servers_of_all as servers, _gate(settings, key, in_foreground=in_foreground) as gate:
         try:
             priority = settings.background_priority
-            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), priority, gate, budget, orders)
+            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), priority, gate, budget, counters, orders)
         finally:
             await asyncio.to_thread(in_force.close)
             await asyncio.to_thread(telemetry.close)
@@ -88,8 +88,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_report: Callabl
             ttl_s=settings.worker_ttl_s,
             retries=Retries(settings.job_tries, settings.job_pause_s),
         )
-        counters = parts.orders.counters if parts.orders else Counters()
         secret = settings.webhook_secret.get_secret_value().encode() if settings.webhook_secret else b""
         async with Webhooks(secret) as webhooks:
-            telling = Chore("webhooks", TELL_S, lambda: tell(parts.store, webhooks.send, counters))
+            telling = Chore("webhooks", TELL_S, lambda: tell(parts.store, webhooks.send, parts.counters))
             await work(parts, options, stop, on_report, (telling,))

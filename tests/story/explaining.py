@@ -60,6 +60,7 @@ class Desk:
     scorer: str = "completions"
     gate: Gate | None = None
     budget: TokenBudget = UNLIMITED
+    counters: Counters = field(default_factory=Counters)
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     reports: list[Report] = field(default_factory=list)
 
@@ -102,7 +103,8 @@ class Desk:
             return Scorers(server, self.scorer, 100)
 
         servers = ModelServers([self.upstream_url])
-        yield Parts(self.store, servers, self.plugins, self.telemetry, scorers, 100, self.gate, self.budget)
+        more = (100, self.gate, self.budget, self.counters)
+        yield Parts(self.store, servers, self.plugins, self.telemetry, scorers, *more)
 
     async def work_off(self, most_jobs: int = 10) -> list[Report]:
         """Run queued jobs until none is left (or `most_jobs` were run); their last reports, in order."""
@@ -130,6 +132,10 @@ class Desk:
     def checks(self, explanation_id: str) -> list[Check]:
         with reading(self.store) as connection:
             return verify(connection, explanation_id, "default", self.plugins)
+
+    def counted(self, name: str) -> float:
+        """By the worker's counters."""
+        return self.counters.value(name)
 
     def spans(self) -> tuple[ReadableSpan, ...]:
         """All spans that have ended so far."""

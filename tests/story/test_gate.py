@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,10 +19,12 @@ from spex_proxy.facts.token_budget import TokenBudget
 from spex_proxy.flows.work import Report
 from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.load_board import Board
+from spex_proxy.ports.scorers import Scored
 from spex_proxy.store import steering
 from tests.story.explaining import Desk, question, sentences
 from tests.story.raw_client import RawClient, chat_request
 from tests.story.running import Proxy, relay
+from tests.story.scripted_backends import BackedModel
 from tests.story.scripted_model import ScriptedModel, planted, waiting
 from tests.story.upstream import HANG, LAST_CHUNK, Upstream, chunk, eventually, stream_head
 
@@ -132,6 +135,45 @@ def test_production_ends_what_is_being_asked_and_no_answer_is_lost(
     assert desk.gate is not None
     assert (desk.gate.counts["aborted"], model.upstream.live) == (1, 0)
     desk.close()
+
+
+@pytest.mark.parametrize("lines", [0, 5])
+def test_what_was_answered_before_production_came_is_kept_and_the_rest_is_counted(
+    store: Engine, board: Board, production: tuple[Upstream, Proxy], lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine had read the whole batch, and had told of some masks: those are evidence, and their tokens cost."""
+    upstream, proxy = production
+    upstream.answers(HANG)
+    heard: list[int] = []
+    tell = Scored.tell
+
+    def listening(scored: Scored, number: int, *rest: Any) -> None:
+        tell(scored, number, *rest)
+        heard.append(number)
+
+    monkeypatch.setattr(Scored, "tell", listening)
+    with BackedModel(GAME, backends=["engine"]) as model:
+        model.hangs_after = lines
+        desk = Desk(model.url, store, scorer="engine", gate=Gate(board.read))
+        exchange = desk.ask(FIVE)
+        with explaining(desk) as ends, RawClient(proxy.port) as client:
+            eventually(lambda: len(model.asked) >= 32 and len(heard) == lines)
+            client.send(chat_request(b"{}"))
+            eventually(lambda: model.upstream.live == 0)
+            client.leave()
+        found = ends[0].explanation
+        assert found is not None
+        assert desk.gate is not None
+        assert desk.gate.counts["aborted"] == 1
+        lost = found.how["unanswered"]
+        assert (lost["batches"], lost["masks"]) == (1, 32 - lines)
+        assert 0 < model.prompt_tokens - found.cost.prompt_tokens <= lost["most_tokens"]
+        kept = [report.progress.masks for report in desk.reports if report.progress]
+        assert lines == 0 or lines in kept
+        assert desk.counted("unanswered_masks") == 32 - lines
+        assert desk.jobs(exchange)[0].state == "done"
+        assert all(check.is_passed for check in desk.checks(found.id))
+        desk.close()
 
 
 def test_a_job_that_waits_can_be_cancelled(

@@ -99,7 +99,11 @@ class Hooks:
             rows, tokens, width = joined.shape
             factors = self.cut.heads[:, at].to(joined)[:, None, :, None]
             by_head = joined.view(rows, tokens, self._n_heads, width // self._n_heads)
-            fill = self.cut.fill.heads[at].to(joined).view(1, -1, self._n_heads, by_head.shape[3]) if self.cut.fill else None
+            fill = (
+                self.cut.fill.heads[at].to(joined).view(1, -1, self._n_heads, by_head.shape[3])
+                if self.cut.fill
+                else None
+            )
             return (mixed(by_head, factors, fill).view(rows, tokens, width), *inputs[1:])
 
         return ablate
@@ -145,4 +149,3 @@ class Listening:
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
-

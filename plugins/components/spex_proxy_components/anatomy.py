@@ -51,7 +51,9 @@ class Anatomy:
                     "which belong to which head is unknown"
                 )
             if wants_mlp and self.mlps[number] is None:
-                raise ValueError(f"layer {number} has no MLP block under one of the names {', '.join(MLP)}; ask for heads")
+                raise ValueError(
+                    f"layer {number} has no MLP block under one of the names {', '.join(MLP)}; ask for heads"
+                )
 
 
 def joined_width(joining: nn.Module) -> int:
@@ -64,7 +66,9 @@ def take_apart(model: nn.Module) -> Anatomy:
     config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
     n_layers, n_heads = (int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "num_attention_heads"))
     lists = [
-        (path, part) for path, part in model.named_modules() if isinstance(part, nn.ModuleList) and len(part) == n_layers
+        (path, part)
+        for path, part in model.named_modules()
+        if isinstance(part, nn.ModuleList) and len(part) == n_layers
     ]
     lists = [(path, part) for path, part in lists if n_layers and part_of(part[0], ATTENTION) is not None]
     if not lists or not n_heads:

@@ -14,10 +14,10 @@ from torch import nn
 
 from spex_proxy.facts.seals import canonical_json, seal
 from spex_proxy.plug.kinds import Player, Rules
-from spex_proxy_components.ablation import Fill, Hooks, Layout
+from spex_proxy_components.ablation import Hooks, Layout
 from spex_proxy_components.anatomy import Anatomy, take_apart
 from spex_proxy_components.game import OpenComponents
-from spex_proxy_components.packing import ANSWER, pack
+from spex_proxy_components.packing import pack
 from spex_proxy_components.passes import Prepared, aligned, average, listened, prepare, run
 from spex_proxy_components.questions import Asked, Tokenizer, asked_of
 from spex_proxy_components.settings import Wanted

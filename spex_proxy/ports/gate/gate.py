@@ -28,6 +28,8 @@ LOOK_S = 0.002
 request is seen at most so much after it arrived. A look costs some 10 microseconds."""
 REST_S = 0.1
 """Between two looks while the reason to wait is one that lasts."""
+MOMENT_S = 0.25
+"""Of the pace's tokens, what one batch may have."""
 LONGEST_WAIT_S = 2.0
 """Then whoever waits is told why, and looks whether it is still to wait at all."""
 
@@ -73,6 +75,14 @@ class Gate:
         self.batch = Batch(most_per_batch, most_per_batch)
         self.counts: Counter[str] = Counter()
         """`asked`, `aborted`, in batches."""
+
+    def at_once(self, tokens: int) -> int:
+        """Most questions of so many tokens each in one batch. Beside streams no more than the pace allows in a moment:
+        a batch that has to be saved up for would stand for seconds, and be felt all at once."""
+        production = self._production()
+        if not isinstance(production, Production) or not production.in_flight:
+            return self.batch.size
+        return max(1, min(self.batch.size, int(self._pace.rate * MOMENT_S / max(1, tokens))))
 
     async def ask(self, turn: Turn, question: Callable[[], Awaitable[T]]) -> T | Kept:
         """Put a question as soon as the gate is open. Kept out: it stayed closed for `LONGEST_WAIT_S`, or

@@ -223,6 +223,16 @@ async def test_who_asks_may_be_cancelled() -> None:
     assert world.ended == 1
 
 
+def test_beside_streams_a_batch_is_what_the_pace_allows_in_a_moment() -> None:
+    world = World()
+    gate = world.gate()
+    most = gate.batch.size
+    assert gate.at_once(100) == most
+    world.production = STREAMING
+    gate._pace = Pace(rate=2000.0, calm_s=0.02, windows=1)
+    assert (gate.at_once(100), gate.at_once(10_000), gate.at_once(1)) == (5, 1, most)
+
+
 async def test_beside_streams_the_pace_holds() -> None:
     """Nothing before it is known how production does without us; then a second's worth of tokens, not more."""
     world = World()
