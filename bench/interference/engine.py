@@ -257,8 +257,7 @@ class Connection(asyncio.Protocol):
         }
         kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in told}
         parts = [
-            f'# TYPE {name.removesuffix("_total")} {kinds[name]}\n{name}{{model_name="{MODEL}"}} {value}\n'
-            for name, value in told.items()
+            f'# TYPE {name} {kinds[name]}\n{name}{{model_name="{MODEL}"}} {value}\n' for name, value in told.items()
         ]
         return "".join(parts).encode()
 

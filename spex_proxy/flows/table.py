@@ -68,6 +68,10 @@ class Table:
     target: Target
     """What is explained: those of the game's scored tokens that the recipe aims at."""
     scorer: Scorer
+    server: str = ""
+    """Base URL of the replica that is asked."""
+    rule: str | None = None
+    """Name of the rule that decided about the exchange, whose budget its masks are asked from."""
 
 
 async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
@@ -125,7 +129,8 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     )
     game = replace(game, digest=game_digest(game, tokens, salt))
     game = await write(parts.store, games.save_game, game)
-    return Table(exchange, tokens, salt, game, aimed.target, scorer)
+    rule = await read(parts.store, exchanges.load_rule, exchange.id, project=exchange.project)
+    return Table(exchange, tokens, salt, game, aimed.target, scorer, server.base_url, rule)
 
 
 def _aimed(recipe: Recipe, exchange: Exchange, tokens: TokenizedExchange, most: int) -> Aimed:
