@@ -48,8 +48,8 @@ SETTLE_S = 0.5
 
 
 def story(number: int, size: int) -> str:
-    """A prompt of five sentences, another one for each number: 32 masks, and a fit that takes no time. Each of the first
-    four has `size` more words."""
+    """A prompt of five sentences, another one for each number: 32 masks, and a fit that takes no time. The first four
+    have `size` more words each."""
     more = " ".join(FILLER[k % len(FILLER)] for k in range(size))
     lines = [
         f"Note {k} of file {number}: the {word} is kept by the {WORDS[(k * 7 + number) % 12]}{', ' * bool(more)}{more}."
