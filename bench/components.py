@@ -39,7 +39,6 @@ LISTS, SEED = 4, 1
 LISTS_OF_ALL = 2
 """Where all layers are ablated none is spared, and a mask costs most."""
 BUDGETS = (256, 512, 1000, 2000)
-PRUNING_MASKS = 1000
 TESTS = 300
 """Uniform masks that nobody fits."""
 TEST_SEED = 977
@@ -98,7 +97,7 @@ def faithfulness(options: argparse.Namespace) -> None:
 
 
 def pruning(options: argparse.Namespace) -> None:
-    """Spectra of PRUNING_MASKS masks; three sizes in each group, that of all layers left out."""
+    """Three sizes in each group, that of all layers left out."""
     cells = []
     for group in options.groups:
         if group != "all":
@@ -113,12 +112,14 @@ def pruned(options: argparse.Namespace, group: str) -> list[component_pruning.Ce
 
     def make() -> list[component_pruning.Cell]:
         kept = Measured.of(options.games, f"heads {group}", game)
-        masks = plan(kept.n_players, "stack", PRUNING_MASKS)
+        masks = plan(kept.n_players, "stack", options.masks)
         given = rows(masks, kept.values(game, masks))
-        spectra = {name: spectrum(name, PRUNING_MASKS, given) for name in ("stack", "lasso")}
+        spectra = {name: spectrum(name, options.masks, given) for name in ("stack", "lasso")}
         return component_pruning.measure(options.model, group, game, kept, spectra)
 
-    return component_pruning.kept_cells(options.games / f"pruning {group}.json", game.rules.digest, make)
+    return component_pruning.kept_cells(
+        options.games / f"pruning {group} {options.masks}.json", game.rules.digest, make
+    )
 
 
 def speed(options: argparse.Namespace) -> None:
@@ -186,6 +187,7 @@ def main(given: Sequence[str]) -> None:
     parser.add_argument("--groups", type=lambda text: text.split(","), default=list(GROUPS), help=", ".join(GROUPS))
     parser.add_argument("--methods", type=lambda text: text.split(","), default=list(METHODS), help="whose masks")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write the curve there (docs/images for the docs)")
+    parser.add_argument("--masks", type=int, default=max(BUDGETS), help="that spectra for pruning are fitted to")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it likes")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     options = parser.parse_args(given)
