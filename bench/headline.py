@@ -10,12 +10,13 @@ Games, all live, since SPEX brings masks of its own:
     features      the 64 pixels of one image of a digit; the margin of a support vector machine that tells 3 from 8;
                   a masked pixel is as bright as on average
     training      40 images as training examples (bench.training's game, its first test image)
-    components    the 54 heads of layers 18 to 23 of SmolLM2-135M-Instruct, zeroed and rescaled; logit difference,
+    components    the 54 heads of layers 24 to 29 of SmolLM2-135M-Instruct, zeroed and rescaled; logit difference,
                   the mean over two questions (the plugin's own game)
 
-Both methods are ours, `spex` and `proxyspex`. R2 is on 1,000 fresh uniform masks. A budget is doubled until R2 is .8 or
-the budget is spent; queries are all masks that the method's plan asks, those for judging it too. Where R2 passes a
-level between two budgets, queries are interpolated on a log scale.
+Both methods are ours, `spex` and `proxyspex`. R2 is on 1,000 fresh uniform masks (500 of heads). A budget is doubled
+until R2 is .8 or the budget is spent; queries are all masks that the method's plan asks, those for judging it too.
+Where R2 passes a level between two budgets, queries are interpolated on a log scale; where the smallest design that a
+method can work with passes it, they are that design's.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ from spex_proxy.plug.kinds import OpenGame
 
 LEVELS = (0.6, 0.7, 0.8)
 SMALLEST = {"proxyspex": 24, "spex": 24}
-LARGEST = {"proxyspex": 8192, "spex": 65_536}
+LARGEST = {"features": 16_384, "training": 16_384, "components": 4096}
+"""A pass through a language model costs what a thousand trainings on 40 small images do."""
 SEEDS = {"features": (0, 1, 2), "training": (0, 1, 2), "components": (0,)}
-TEST_MASKS = 1000
+TEST_MASKS = {"features": 1000, "training": 1000, "components": 500}
 INK = {"features": "#3a7ca5", "training": "#b3261e", "components": "#5b8c5a"}
 MODEL = Path(".models/smollm2-135m-instruct")
 
@@ -110,7 +112,7 @@ def components(model: Path) -> Known:
         {"prompt": "The capital of France is", "answer": " Paris", "contrast": " Rome"},
         {"prompt": "The opposite of hot is", "answer": " cold", "contrast": " warm"},
     ]
-    config = {"model": str(model), "layers": [18, 24], "questions": asked, "value": "logit_difference", "batch": 256}
+    config = {"model": str(model), "layers": [24, 30], "questions": asked, "value": "logit_difference", "batch": 256}
     return of_game(Components().open(config, None), [0, 1])
 
 
@@ -123,11 +125,11 @@ GAMES: dict[str, Callable[[Path], Known]] = {
 
 def cells(name: str, known: Known, found: Sequence[Cell]) -> Iterator[Cell]:
     """Budget by budget, until the highest level is reached."""
-    test = np.random.default_rng(10_000).random((TEST_MASKS, known.n)) < 0.5
+    test = np.random.default_rng(10_000).random((TEST_MASKS[name], known.n)) < 0.5
     for seed in SEEDS[name]:
         for method in SMALLEST:
             budget = SMALLEST[method]
-            while budget <= LARGEST[method]:
+            while budget <= LARGEST[name]:
                 same = [
                     c for c in found if (c["game"], c["method"], c["seed"], c["budget"]) == (name, method, seed, budget)
                 ]

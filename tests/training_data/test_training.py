@@ -334,6 +334,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"trainer": {"estimator": "svm", "parameters": [1]}}, "must be a mapping of names"),
     ({"trainer": {"estimator": "svm", "unconverged": "maybe"}}, "must be one of fail, accept"),
     ({"trainer": {"torch": "transformer"}}, "must be one of linear, embedding_bag, perceptron"),
+    ({"trainer": {"torch": "pathlib:nothing"}}, "pathlib has no function 'nothing'"),
+    ({"trainer": {"torch": "math:hypot"}}, "the source of math:hypot can't be read"),
     ({"trainer": {"torch": "linear", "parameters": {"epochs": 0}}}, "epochs must be a whole number of 1 or more"),
     ({"trainer": {"torch": "linear", "parameters": {"learning_rate": -1}}}, "must be a number above 0, not -1"),
     ({"reading": "loss"}, "must be one of margin, log_probability"),
