@@ -98,7 +98,7 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
     players = align(recipe.segmenter, texts, exchange, tokens)
     if not players.segments:
         raise CannotExplain(f"the segmenter {recipe.segmenter!r} found nothing in the prompt that could be masked")
-    if chosen == "regenerate" and getattr(parts.plugins.masker(recipe.masker), "filler", ""):
+    if chosen == "regenerate" and bool(getattr(parts.plugins.masker(recipe.masker), "filler", "")):
         raise CannotExplain(
             f"the scorer regenerate takes segments out of the request's text; the masker {recipe.masker!r} puts tokens "
             "in their place, which it can't send: choose delete or blank_message"
