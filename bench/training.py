@@ -15,6 +15,7 @@ Needs scikit-learn.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -39,6 +40,7 @@ from spex_proxy_training.maker import Training
 
 PLAYERS = (40, 60, 200)
 ITEMS = 40
+SEEDS = (0, 1)
 MASKS, HELD_OUT = 512, 300
 METHODS = ("stack", "order1")
 CASES = 50
@@ -49,12 +51,13 @@ Cell = dict[str, Any]
 Readings = NDArray[np.float64]
 
 
-def config(players: int, items: int) -> dict[str, Any]:
+def config(players: int, items: int, seed: int) -> dict[str, Any]:
     """What a person would write into a file."""
     return {
         "data": {"source": "digits", "classes": [3, 8]},
         "players": players,
         "test": items,
+        "seed": seed,
         "trainer": {"estimator": "svm", "parameters": {"C": 10.0, "gamma": 0.05}},
     }
 
@@ -67,9 +70,9 @@ def readings(game: OpenGame, masks: Masks) -> Readings:
     return found.readings.astype(np.float64)
 
 
-def cells(players: int, items: int, known: set[tuple[int, int, str]]) -> Iterator[Cell]:
-    """One cell for each test image."""
-    game = Training().open(config(players, items), None)
+def cells(players: int, items: int, seed: int, known: set[tuple[int, int, str]]) -> Iterator[Cell]:
+    """One cell for each test image. A seed draws other images, to train on and to ask about."""
+    game = Training().open(config(players, items, seed), None)
     if all((players, item, game.rules.digest) in known for item in range(items)):
         return
     recipe = Recipe(budget=MASKS, replicates=1)
@@ -82,7 +85,13 @@ def cells(players: int, items: int, known: set[tuple[int, int, str]]) -> Iterato
     for item in range(items):
         if (players, item, game.rules.digest) not in known:
             rows = rows_of(Evidence(plan.masks, asked[:, item], plan.replicates))
-            cell = {"players": players, "item": item, "digest": game.rules.digest, "training_seconds": seconds}
+            cell: Cell = {
+                "players": players,
+                "seed": seed,
+                "item": item,
+                "digest": game.rules.digest,
+                "training_seconds": seconds,
+            }
             with threadpool_limits(limits=1, user_api="blas"):
                 yield cell | measured(game, item, rows, recipe, tests, real[:, item])
 
@@ -158,7 +167,8 @@ def verdicts(found: Sequence[Cell]) -> list[str]:
 
 def first_flips(found: Sequence[Cell]) -> list[Cell]:
     """Of each size in turn, its next test image with a predicted flip, until there are CASES."""
-    with_flip = sorted((cell for cell in found if cell["stack_flip"]), key=lambda cell: (cell["item"], cell["players"]))
+    with_flip = [cell for cell in found if cell["stack_flip"]]
+    with_flip.sort(key=lambda cell: (cell["seed"], cell["item"], cell["players"]))
     return with_flip[:CASES]
 
 
@@ -166,14 +176,15 @@ def main(given: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.training", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--players", type=lambda text: [int(part) for part in text.split(",")], default=list(PLAYERS))
     parser.add_argument("--items", type=int, default=ITEMS, help=f"test images ({ITEMS})")
+    parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=list(SEEDS))
     parser.add_argument("--keep", type=Path, metavar="FILE", help="cells done so far: begin there, add to it")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     options = parser.parse_args(given)
     lines = options.keep.read_text().splitlines() if options.keep and options.keep.exists() else []
     found: list[Cell] = [json.loads(line) for line in lines]
     known = {(cell["players"], cell["item"], cell["digest"]) for cell in found}
-    for players in options.players:
-        for cell in cells(players, options.items, known):
+    for players, seed in itertools.product(options.players, options.seeds):
+        for cell in cells(players, options.items, seed, known):
             found.append(cell)
             if options.keep:
                 with options.keep.open("a") as out:

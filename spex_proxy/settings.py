@@ -40,7 +40,7 @@ Name = Annotated[str, Field(min_length=1)]
 BaseUrls = Annotated[str, AfterValidator(_base_urls)]
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(lambda level: str(level).upper())]
 SchedulingPolicy = Literal["unknown", "fcfs", "priority"]
-ScorerName = Literal["auto", "engine", "generate", "completions"]
+ScorerName = Literal["auto", "engine", "generate", "completions", "first_token", "regenerate"]
 Handoff = Literal["best_effort", "durable"]
 ExplainCallers = Literal["local", "key", "anyone", "nobody"]
 Tokens = Annotated[int | None, Field(gt=0)]
@@ -126,7 +126,8 @@ class Settings(BaseSettings):
     scorer: ScorerName = Field(
         "auto",
         description="How masks are asked: engine (our plugin inside vLLM), generate (vLLM's V2 runner and "
-        "--enable-scale-out), completions (any vLLM), or auto: the first of these that the server can do.",
+        "--enable-scale-out), completions (any vLLM), or auto: the first of these that the server can do, and if none, "
+        "regenerate (any server: answers are generated anew and compared). first_token scores one token, on any vLLM.",
     )
     background_priority: int = Field(
         100, gt=0, description="vLLM priority of masked queries; production's is 0, larger yields to it."

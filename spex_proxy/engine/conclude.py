@@ -124,10 +124,15 @@ def within_noise(rows: Rows, sigma: float) -> bool:
 
 
 def constant(rows: Rows, sigma: float, common: dict[str, Any], reason: str) -> Fit:
-    """Nothing to explain: the mean of all rows, whose R2 is 0 by definition."""
+    """Nothing to explain: the mean of all rows. Its R2 is judged like any other, by the mean of all other rows: a
+    little below 0, and further where the whole and the empty prompt, which are among the rows, stand apart."""
     spectrum = Spectrum.from_terms(rows.n_players, [()], [float(np.mean(rows.values))])
+    values = compared(rows)
+    others = (float(rows.values.sum()) - values) / max(1, len(rows) - 1)
+    low, high = fidelity.interval(values, others, common["seed"])
+    figures = judged(rows, sigma, fidelity.r_squared(values, others), low, high)
     how = {"method": "constant", "penalties": [0.0], **common}
-    return Fit(spectrum, judged(rows, sigma, 0.0, 0.0, 0.0), how, "nothing_to_explain", reason)
+    return Fit(spectrum, figures, how, "nothing_to_explain", reason)
 
 
 def judged(rows: Rows, sigma: float, r2: float, low: float, high: float) -> Fidelity:

@@ -38,6 +38,20 @@ class Reading:
     """Shape (k,). Log-probability in nats of each token of `probe.output_ids`."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """What was asked and not answered to the end: production came, the server refused, a connection broke. It was asked
+    again; what the server had read of it by then, it told nobody."""
+
+    batches: int = 0
+    masks: int = 0
+    most_tokens: int = 0
+    """Prompt tokens that it can have read for them, at most; they are in no block and in no cost."""
+
+    def __add__(self, other: Unanswered) -> Unanswered:
+        return Unanswered(self.batches + other.batches, self.masks + other.masks, self.most_tokens + other.most_tokens)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """One answered batch: the unit in which evidence is committed.

@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 ExchangeKind = Literal["chat", "completion", "response", "message", "game"]
 """What was spoken: chat completions, completions, `/v1/responses` (OpenAI), `/v1/messages` (Anthropic).
-Or `game`: nothing was spoken,
-its messages are the players of a game over a model's components or training data (flows.written_game)."""
-IdsSource = Literal["reply", "render", "tokenize"]
+Or `game`: nothing was spoken, its messages are the players of a game over a model's components or training data
+(flows.written_game)."""
+IdsSource = Literal["reply", "render", "tokenize", "words"]
+"""Who told them; `words`: nobody, and they number words of the text (wire/wording.py)."""
 MessageKind = Literal["text", "tool_definition", "tool_call"]
 Spelling = Literal["plain", "json", "json_ascii", "json_html", "whole"]
 

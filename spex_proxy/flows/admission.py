@@ -6,35 +6,51 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from spex_proxy.facts.evidence import Probe
-from spex_proxy.flows.table import Parts
+from spex_proxy.facts.token_budget import TokenBudget
+from spex_proxy.flows.table import Caller, Parts, Table
 from spex_proxy.flows.transactions import read
 from spex_proxy.ports.gate.gate import Kept, Turn
-from spex_proxy.ports.scorers import Scored, Scorer
+from spex_proxy.ports.scorers import Scored
 from spex_proxy.store import spending
 
 REST_S = 2.0
 """Before a spent budget is looked at again."""
 
 
-def at_once(scorer: Scorer, parts: Parts) -> int:
-    """Most probes in one call: what production interrupts is lost whole, so it shrinks when that happens."""
-    if parts.gate is None or scorer.manner == "elsewhere":
-        return scorer.batch_size
-    return min(scorer.batch_size, parts.gate.batch.size)
+def at_once(table: Table, parts: Parts) -> int:
+    """Most probes in one call: of what production interrupts little should be lost, so it shrinks when it does."""
+    most = table.scorer.batch_size
+    if parts.gate is None or table.scorer.manner == "elsewhere":
+        return most
+    return min(most, parts.gate.at_once(len(table.tokens.prompt_ids)))
 
 
 async def admitted(
-    scorer: Scorer, probes: Sequence[Probe], parts: Parts, project: str, question: Callable[[], Awaitable[Scored]]
+    caller: Caller, probes: Sequence[Probe], parts: Parts, question: Callable[[], Awaitable[Scored]]
 ) -> Scored | Kept:
     """Ask when there is room; Kept, after a while at most, if there is none."""
-    if scorer.manner == "elsewhere":
+    if caller.scorer.manner == "elsewhere":
         return await question()
-    if parts.token_budget.is_limited:
-        spent = await read(parts.store, spending.spent, project=project)
-        if why := parts.token_budget.over(spent):
-            await asyncio.sleep(REST_S)
-            return Kept(why)
+    if why := await _overspent(caller, parts):
+        await asyncio.sleep(REST_S)
+        return Kept(why)
     if parts.gate is None:
         return await question()
     tokens = sum(len(probe.prompt_ids) + len(probe.output_ids) for probe in probes)
-    return await parts.gate.ask(Turn(tokens, len(probes), scorer.manner), question)
+    turn = Turn(tokens, len(probes), caller.scorer.manner, caller.server)
+    return await parts.gate.ask(turn, question)
+
+
+async def _overspent(caller: Caller, parts: Parts) -> str | None:
+    """Why nothing more may be asked now: everybody's budget, then that of the rule that chose the exchange, as the
+    rules in force say it."""
+    rule = parts.orders.book().named(caller.rule) if parts.orders and caller.rule else None
+    budgets: list[tuple[TokenBudget, str | None]] = [(parts.token_budget, None)]
+    if rule is not None:
+        budgets.append((rule.budget, rule.name))
+    for budget, name in budgets:
+        if budget.is_limited:
+            spent = await read(parts.store, spending.spent, rule=name, project=caller.project)
+            if why := budget.over(spent):
+                return why if name is None else f"rule {name}: {why}"
+    return None

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spex_proxy.facts.errors import UpstreamBusy
-from spex_proxy.facts.evidence import Block, LogProbs, Masks, Probe, Replicates
+from spex_proxy.facts.evidence import Block, LogProbs, Masks, Probe, Replicates, Unanswered
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.flows.admission import admitted
 from spex_proxy.flows.probes import make_probes, probes_digest
 from spex_proxy.flows.table import Parts, Table
 from spex_proxy.plug import answers
+from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.scorers import Scored, Scorer
 
@@ -49,6 +51,14 @@ def in_order(masks: Masks, replicates: Replicates) -> NDArray[np.intp]:
     return np.lexsort([replicates, *(~masks).T[::-1]])
 
 
+@dataclass
+class Memory:
+    """What an explanation remembers between its batches."""
+
+    known: Known
+    unanswered: Unanswered = Unanswered()  # noqa: RUF009 - frozen
+
+
 async def answered(
     table: Table,
     recipe: Recipe,
@@ -57,24 +67,26 @@ async def answered(
     masks: Masks,
     replicates: Replicates,
     headers: Mapping[str, str],
-    known: Known,
+    memory: Memory,
 ) -> Block | Kept:
-    """What could be answered of one batch, at least one mask; `known` learns of it. Kept: it is not the time to
+    """What could be answered of one batch, at least one mask; `memory` learns of it. Kept: it is not the time to
     ask. Raises UpstreamBusy."""
+    known = memory.known
     probes = make_probes(table.game, table.tokens, table.salt, parts.plugins, masks)
     keys = [(probe.digest, replicate) for probe, replicate in zip(probes, replicates.tolist(), strict=True)]
     asked = {key: probe for key, probe in zip(keys, probes, strict=True) if key not in known}
-    scored = Scored((), 0, 0, 0.0)
+    question = _Question(table.scorer, tuple(asked.values()), headers)
     if asked:
-        wanted = tuple(asked.values())
-        project, scorer = table.game.project, table.scorer
-        got = await admitted(scorer, wanted, parts, project, lambda: _score(scorer, wanted, headers))
-        if isinstance(got, Kept):
-            return got
-        scored = got
-        for key, reading in zip(asked, scored.readings, strict=True):
+        try:
+            kept = await admitted(table.caller, question.probes, parts, question.ask)
+        finally:
+            memory.unanswered += question.ended()
+            count(parts.counters, question.unanswered)
+        for key, reading in zip(asked, question.scored.readings, strict=True):
             if reading is not None:
                 known[key] = reading.logprobs
+        if isinstance(kept, Kept) and not any(question.scored.readings):
+            return kept
     rows = [row for row, key in enumerate(keys) if key in known]
     logprobs = np.stack([known[keys[row]] for row in rows])
     return Block(
@@ -83,19 +95,51 @@ async def answered(
         replicates=replicates[rows],
         values=answers.read(parts.plugins.value(recipe.value), recipe.value, logprobs),
         logprobs=logprobs,
-        prompt_tokens=scored.prompt_tokens,
-        cached_tokens=scored.cached_tokens,
-        seconds=scored.seconds,
+        prompt_tokens=question.scored.prompt_tokens,
+        cached_tokens=question.scored.cached_tokens,
+        seconds=question.scored.seconds,
         probes_digest=probes_digest([probes[row] for row in rows]),
     )
 
 
-async def _score(scorer: Scorer, probes: Sequence[Probe], headers: Mapping[str, str]) -> Scored:
-    for attempt in range(BUSY_TRIES):
-        try:
-            return await scorer.score(probes, headers)
-        except UpstreamBusy:
-            if attempt == BUSY_TRIES - 1:
-                raise
-            await asyncio.sleep(BUSY_PAUSE_S * 2**attempt)
-    raise AssertionError("unreachable: the loop returns or raises")
+class _Question:
+    """One batch that is put to the scorer, and what has come of it whenever it ends."""
+
+    def __init__(self, scorer: Scorer, probes: Sequence[Probe], headers: Mapping[str, str]) -> None:
+        self.probes = probes
+        self.scored = Scored.of(probes)
+        self.unanswered = Unanswered()
+        self._scorer = scorer
+        self._headers = headers
+        self._is_open = False
+        """Something was sent, and it is not known how it ended."""
+
+    async def ask(self) -> Scored:
+        """Again while the server is busy. Raises UpstreamBusy."""
+        for attempt in range(BUSY_TRIES):
+            self._is_open = True
+            try:
+                return await self._scorer.score(self.probes, self._headers, self.scored)
+            except UpstreamBusy:
+                self.ended()
+                if attempt == BUSY_TRIES - 1:
+                    raise
+                await asyncio.sleep(BUSY_PAUSE_S * 2**attempt)
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def ended(self) -> Unanswered:
+        """Count what was sent and not answered; of all attempts so far."""
+        untold = [self.probes[number] for number in self.scored.untold] if self._is_open else []
+        if untold:
+            tokens = sum(len(probe.prompt_ids) + len(probe.output_ids) for probe in untold)
+            self.unanswered += Unanswered(1, len(untold), tokens * self._scorer.reads)
+        self._is_open = False
+        self.scored.untold = set(range(len(self.probes)))
+        return self.unanswered
+
+
+def count(counters: Counters, unanswered: Unanswered) -> None:
+    """For the worker's metrics."""
+    for name, number in asdict(unanswered).items():
+        if number:
+            counters.add(f"unanswered_{name}", by=number)

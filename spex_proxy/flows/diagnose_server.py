@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 
 from spex_proxy.facts.errors import SpexError, UpstreamBusy
 from spex_proxy.facts.finding import Finding, Level
+from spex_proxy.facts.game import MEASURES
 from spex_proxy.ports.look import Answer, Look, Silence
 from spex_proxy.ports.scorers import Scored
 from spex_proxy.ports.scorers.choose import Choice
@@ -32,7 +33,8 @@ def upstream(url: str, look: Look) -> Finding:
     if version is None:
         return Finding(
             name, "broken", f"{url} answers, but is no vLLM server (GET /version gave {look.status})",
-            "Apps are relayed to it all the same; to explain anything, name a vLLM server (SPEX_UPSTREAM).",
+            "Apps are relayed to it all the same; it is explained as the scorer below can. Name a vLLM server "
+            "(SPEX_UPSTREAM) for more.",
         )  # fmt: skip
     found = f"vLLM {version} at {url}, {look.seconds * 1000:.0f} ms away"
     placed = release(version)
@@ -151,6 +153,12 @@ def scorer(ids: Sequence[int], choice: Choice | None, scored: Scored | SpexError
     reading = scored.readings[0]
     if choice is None or reading is None:
         return unknown(name)
+    if measure := MEASURES.get(choice.name):
+        return Finding(
+            name, "warning", f"{choice.name} ({choice.why}): a made-up request was answered in "
+            f"{scored.seconds * 1000:.0f} ms; values count {measure}, and are no log-probabilities",
+            "For finer and cheaper explanations let SPEX_UPSTREAM be a vLLM server; see docs/scoring.md.",
+        )  # fmt: skip
     found = f"{choice.name} ({choice.why}): {len(ids)} tokens asked, log-probability of the last "
     return Finding(name, "ok", f"{found}{float(reading.logprobs[-1]):.2f}, ids match, {scored.seconds * 1000:.0f} ms")
 

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from spex_proxy.facts.errors import BadReply, CannotExplain, PluginError, SpexError, UpstreamBusy
 from spex_proxy.facts.evidence import Probe
-from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped
+from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Segmentation, Skipped
 from spex_proxy.facts.finding import Finding
 from spex_proxy.flows import diagnose_house as house
 from spex_proxy.flows import diagnose_server as server_side
@@ -28,14 +28,16 @@ from spex_proxy.flows.tokenize import tokenize
 from spex_proxy.plug.kinds import KINDS
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.look import Answer, Looker
-from spex_proxy.ports.model_server import ModelInfo, ModelServer
+from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.scorers import Scored
 from spex_proxy.ports.scorers.choose import Choice, Scorers
+from spex_proxy.ports.scorers.regenerate import Told
 from spex_proxy.store import condition
 from spex_proxy.store.connect import RevisionState, StoreError, open_store, revision_state
 from spex_proxy.wire.about import ModelCard
 from spex_proxy.wire.chat import parse
 from spex_proxy.wire.engine import Layout
+from spex_proxy.wire.wording import in_words
 
 TEXT = "Grüße aus 東京 🙂"
 """More than one byte a character, more than one character a token: where tokenizers go wrong."""
@@ -132,7 +134,7 @@ class Doctor:
             ids, back = await self._there_and_back(model.name)
             yield server_side.tokenizer(TEXT, back)
             yield server_side.token_ids(await self._token_ids(model.name))
-            yield server_side.scorer(ids, *await self._score(model, ids)) if ids else unknown("scorer")
+            yield server_side.scorer(ids, *await self._score(model, ids))
         yield server_side.scheduling(self.setup.scheduling_policy, self.setup.priority)
         metrics = await self.looker.get(self.setup.upstream, "/metrics") if is_there else None
         yield server_side.prefix_cache(metrics) if metrics is not None else unknown("prefix cache")
@@ -168,11 +170,20 @@ class Doctor:
         choice = None
         try:
             async with asyncio.timeout(ANSWER_S):
-                info = ModelInfo(model.name, "doctor", model.max_model_len)
+                info = await self.server.info(model.name)
                 scorers = Scorers(self.server, self.setup.scorer, self.setup.priority)
                 choice = await scorers.choice(info)
-                scorer = await scorers.make(info, Layout(ids[:-1], ()))
-                return choice, await scorer.score([Probe(ids[:-1], ids[-1:], digest="")], {})
+                exchange = _made_up("/v1/chat/completions", model.name)
+                words = in_words(exchange)
+                if choice.name == "regenerate":
+                    probe = Probe(words.prompt_ids, words.output_ids, digest="")
+                elif ids:
+                    probe = Probe(ids[:-1], ids[-1:], digest="")
+                else:
+                    raise BadReply("it needs token ids, and the tokenizer gives none")
+                told = Told(exchange, words, Segmentation("", ()))
+                scorer = await scorers.make(info, Layout(probe.prompt_ids, ()), told, choice.name)
+                return choice, await scorer.score([probe], {})
         except (SpexError, TimeoutError) as error:
             return choice, _as_ours(error)
 

@@ -20,7 +20,7 @@ from spex_proxy.facts.evidence import Evidence
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.records import FINAL_STATES
 from spex_proxy.flows.admission import at_once
-from spex_proxy.flows.batch import answered, in_order, known_of
+from spex_proxy.flows.batch import Memory, answered, in_order, known_of
 from spex_proxy.flows.explain import Parts, go_on, keep, load_blocks
 from spex_proxy.flows.lay import lay
 from spex_proxy.flows.table import Table
@@ -115,12 +115,12 @@ async def _fill(
         )
     wanted = coalitions(chosen, table.game.n_players)
     blocks = await load_blocks(table.game, parts)
-    known = await asyncio.to_thread(known_of, table, parts, blocks)
+    memory = Memory(await asyncio.to_thread(known_of, table, parts, blocks))
     while len(missing := unmeasured(wanted, Evidence.from_blocks(table.game.n_players, blocks))):
         once = np.zeros(len(missing), dtype=np.int64)
-        rows = in_order(missing, once)[: at_once(table.scorer, parts)]
+        rows = in_order(missing, once)[: at_once(table, parts)]
         asked = missing[rows], once[rows]
-        block = await answered(table, explanation.recipe, parts, len(blocks), *asked, headers, known)
+        block = await answered(table, explanation.recipe, parts, len(blocks), *asked, headers, memory)
         if isinstance(block, Kept):
             go_on(await write(parts.store, outbox.hold, job))
             continue

@@ -84,6 +84,7 @@ class GameScorer:
 
     max_tokens: int | None = None
     manner: Manner = "elsewhere"
+    reads = 1
 
     def __init__(self, maker: str, provenance: str, game: OpenGame, salt: bytes) -> None:
         rules = game.rules
@@ -93,18 +94,25 @@ class GameScorer:
         self._maker, self._game = maker, game
         self._failed: dict[bytes, int] = {}
 
-    async def score(self, probes: Sequence[Probe], headers: Mapping[str, str]) -> Scored:  # noqa: ARG002 - a scorer's
+    async def score(
+        self,
+        probes: Sequence[Probe],
+        headers: Mapping[str, str],  # noqa: ARG002 - a game knows no traces
+        into: Scored | None = None,
+    ) -> Scored:
         """Raises CannotExplain for a coalition that failed twice, PluginError for a game that breaks its contract."""
         masks = coalitions(probes, len(self._game.rules.players))
         started = time.perf_counter()
         measured = await asyncio.to_thread(self._measure, masks)
-        seconds = time.perf_counter() - started
+        scored = Scored.of(probes) if into is None else into
+        scored.seconds += time.perf_counter() - started
+        scored.prompt_tokens += measured.prompt_tokens
+        scored.cached_tokens += measured.cached_tokens
+        for row, reading in enumerate(measured.readings):
+            is_lost = row in measured.failures
+            scored.tell(row, None if is_lost else Reading(np.asarray(reading, dtype=np.float32)), 0, 0)
         self._note_failures(masks, measured)
-        readings = tuple(
-            None if row in measured.failures else Reading(np.asarray(reading, dtype=np.float32))
-            for row, reading in enumerate(measured.readings)
-        )
-        return Scored(readings, measured.prompt_tokens, measured.cached_tokens, seconds)
+        return scored
 
     def close(self) -> None:
         self._game.close()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Engine
 
 from spex_proxy.facts.aim import WHOLE_OUTPUT, read_aim
 from spex_proxy.facts.errors import BadReply, CannotExplain
 from spex_proxy.facts.exchange import Exchange, Segmentation, Target, TokenizedExchange
-from spex_proxy.facts.game import Game, GameKind
+from spex_proxy.facts.game import Game, GameKind, most_scored
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
 from spex_proxy.flows.acting import Orders
@@ -20,16 +20,19 @@ from spex_proxy.flows.tokenize import output_of, tokenize
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.plug import answers
 from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
 from spex_proxy.ports.scorers import Scorer
 from spex_proxy.ports.scorers.choose import Scorers
+from spex_proxy.ports.scorers.regenerate import Told
 from spex_proxy.ports.telemetry import Telemetry
 from spex_proxy.store import exchanges, games
 from spex_proxy.wire.aiming import Aimed, aim_at
 from spex_proxy.wire.engine import lay_out
 from spex_proxy.wire.tokens import align
+from spex_proxy.wire.wording import in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Parts:
     """Says when we may ask. None: whenever we like."""
     token_budget: TokenBudget = UNLIMITED
     """What our questions may cost together."""
+    counters: Counters = field(default_factory=Counters)
+    """Of this process."""
     orders: Orders | None = None
     """Who looks at explanations, and which rules act upon what they find; None: nobody."""
 
@@ -65,6 +70,19 @@ class Table:
     scorer: Scorer
     close: Callable[[], None]
     """To be called in the end, whatever it was."""
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, for whom: what the gate and the budgets go by."""
+
+    scorer: Scorer
+    project: str
+    server: str = ""
+    """Base URL of the replica that is asked."""
+    rule: str | None = None
+    """Name of the rule that decided about the exchange, whose budget its masks are asked from."""
 
 
 async def lay_request(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
@@ -73,9 +91,16 @@ async def lay_request(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table
     info = await server.info(exchange.model)
     salt = await read(parts.store, exchanges.load_salt, exchange.id, project=exchange.project)
     tokens = await read(parts.store, exchanges.load_tokens, exchange.id, project=exchange.project)
+    scorers = parts.scorers(server)
+    chosen = (await scorers.choice(info)).name
     if tokens is None:
-        tokens = await tokenize(exchange, server)
+        tokens = in_words(exchange) if chosen == "regenerate" else await tokenize(exchange, server)
         await write(parts.store, exchanges.save_tokens, exchange.id, tokens, project=exchange.project)
+    if tokens.ids_source == "words" and chosen != "regenerate":
+        raise CannotExplain(
+            f"this exchange was explained by its words, when the server told no token ids; {chosen} needs ids, and the "
+            "games that stand would no longer fit: ask with SPEX_SCORER=regenerate"
+        )
     if recipe.target != WHOLE_OUTPUT and not tokens.output_text:  # stored by a version that kept no offsets of it
         found = await output_of(exchange, server)
         tokens = replace(tokens, **found) if found["output_ids"] == tokens.output_ids else tokens
@@ -84,16 +109,24 @@ async def lay_request(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table
     players = align(recipe.segmenter, texts, exchange, tokens)
     if not players.segments:
         raise CannotExplain(f"the segmenter {recipe.segmenter!r} found nothing in the prompt that could be masked")
+    filler: str = getattr(parts.plugins.masker(recipe.masker), "filler", "")
+    if chosen == "regenerate" and filler:
+        raise CannotExplain(
+            f"the scorer regenerate takes segments out of the request's text; the masker {recipe.masker!r} puts tokens "
+            "in their place, which it can't send: choose delete or blank_message"
+        )
     players = replace(players, filler=await _filler(exchange.model, recipe.masker, parts, server))
     ranges = [(one.token_start, one.token_end) for one in players.segments]
-    scorer = await parts.scorers(server).make(info, lay_out(tokens.prompt_ids, ranges, players.filler))
-    aimed = aimed_at(recipe, exchange, tokens)
+    layout = lay_out(tokens.prompt_ids, ranges, players.filler)
+    aimed = aimed_at(recipe, exchange, tokens, most_scored(chosen, recipe.max_scored_tokens))
+    scorer = await scorers.make(info, layout, Told(exchange, tokens, players, aimed.scored.start), chosen)
+    players = replace(players, notes=(*players.notes, *filter(None, [scorer.facts.note])))
     longest = len(tokens.prompt_ids) + aimed.scored.end
     if scorer.max_tokens is not None and longest > scorer.max_tokens:
         raise CannotExplain(
             f"prompt and answer have {longest} tokens together, the server takes {scorer.max_tokens} to score them"
         )
-    return await laid(Laid(exchange, tokens, salt, "features", players, aimed, scorer), recipe, parts)
+    return await laid(Laid(exchange, tokens, salt, "features", players, aimed, scorer, server.base_url), recipe, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +140,8 @@ class Laid:
     players: Segmentation
     aimed: Aimed
     scorer: Scorer
+    server: str = ""
+    """Base URL of the model server that is asked; empty if it is none."""
     close: Callable[[], None] = lambda: None
 
 
@@ -128,16 +163,18 @@ async def laid(parts_of: Laid, recipe: Recipe, parts: Parts) -> Table:
     )
     game = replace(game, digest=game_digest(game, parts_of.tokens, parts_of.salt))
     game = await write(parts.store, games.save_game, game)
+    rule = await read(parts.store, exchanges.load_rule, exchange.id, project=exchange.project)
     target, scorer = parts_of.aimed.target, parts_of.scorer
-    return Table(exchange, parts_of.tokens, parts_of.salt, game, target, scorer, parts_of.close)
+    caller = Caller(scorer, exchange.project, parts_of.server, rule)
+    return Table(exchange, parts_of.tokens, parts_of.salt, game, target, scorer, parts_of.close, caller)
 
 
-def aimed_at(recipe: Recipe, exchange: Exchange, tokens: TokenizedExchange) -> Aimed:
+def aimed_at(recipe: Recipe, exchange: Exchange, tokens: TokenizedExchange, most: int) -> Aimed:
     try:
         aim = read_aim(recipe.target)
     except ValueError as error:
         raise CannotExplain(f"the recipe makes no sense: {error}") from error
-    return aim_at(aim, exchange, tokens, recipe.max_scored_tokens)
+    return aim_at(aim, exchange, tokens, most)
 
 
 async def _filler(model: str, masker: str, parts: Parts, server: ModelServer) -> tuple[int, ...]:

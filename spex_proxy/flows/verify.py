@@ -21,7 +21,7 @@ from spex_proxy.facts.errors import BadEvidence, CannotExplain, NotFound, Verifi
 from spex_proxy.facts.evidence import Block, Evidence
 from spex_proxy.facts.exchange import Exchange, TokenizedExchange
 from spex_proxy.facts.explanation import Check, Explanation, Fidelity, Flag, Interaction
-from spex_proxy.facts.game import Game
+from spex_proxy.facts.game import Game, most_scored
 from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.flows.probes import evidence_of, game_digest, make_probes, probes_digest
 from spex_proxy.flows.result import cost_of, flags_of
@@ -109,7 +109,7 @@ def _target(connection: Connection, explanation: Explanation, game: Game) -> Che
         exchange, tokens = content
         if aim.kind not in ("output", "first_token") and not tokens.output_text:
             return Check(name, target.label == aim.label, "no offsets of the answer are stored", is_skipped=True)
-        aimed = aim_at(aim, exchange, tokens, explanation.recipe.max_scored_tokens)
+        aimed = aim_at(aim, exchange, tokens, most_scored(game.scorer.name, explanation.recipe.max_scored_tokens))
     except (ValueError, CannotExplain) as error:
         return Check(name, False, str(error))
     return Check(name, aimed == (target, game.target), f"{target.label}: tokens {target.start} to {target.end}")

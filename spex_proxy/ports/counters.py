@@ -86,6 +86,13 @@ COUNTERS: tuple[Measure, ...] = (
         "kind",
     ),
     Measure("webhooks", "Notices to webhooks, by outcome of a try: sent, failed (tried again), given_up.", "outcome"),
+    Measure(
+        "unanswered_batches",
+        "Batches of masked queries that ended before all of it was answered: production came, the server refused, "
+        "the connection broke. They are asked again.",
+    ),
+    Measure("unanswered_masks", "Masks in those batches that had no answer."),
+    Measure("unanswered_most_tokens", "Prompt tokens that the server can have read for those masks, at most."),
     Measure("save_retries", "Attempts to write a batch again after the store failed."),
     Measure("faults", "Failures of our own code that production never saw, by place.", "place"),
 )

@@ -34,13 +34,17 @@ LOOK_S = 2.0
 """A replica that does not say its version so soon is not asked for an explanation."""
 
 
+OTHER = "unknown server"
+"""Some server that is not vLLM."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What the server says of one model."""
 
     model: str
     server: str
-    """`vllm 0.32.0`."""
+    """`vllm 0.32.0`, or OTHER."""
     max_model_len: int | None
 
 
@@ -74,16 +78,24 @@ class ModelServer:
 
     async def info(self, model: str) -> ModelInfo:
         """Version of the server and limits of a model. Raises UpstreamError if it does not serve it."""
-        version = await self._json("GET", "/version")
+        server = await self._version()
         data = await self._models()
         card = next((card for card in data if card.get("id") == model), None)
         if card is None:
             known = ", ".join(sorted(str(card.get("id")) for card in data)) or "none"
             raise UpstreamError(f"the upstream does not serve the model {model!r} (it serves: {known})")
         longest = card.get("max_model_len")
-        return ModelInfo(
-            model, f"vllm {version.get('version', 'unknown')}", longest if isinstance(longest, int) else None
-        )
+        return ModelInfo(model, server, longest if isinstance(longest, int) else None)
+
+    async def _version(self) -> str:
+        """vLLM tells its own; another server that speaks OpenAI's language has no such route."""
+        response = await self._send("GET", "/version", None)
+        if response.status_code in (404, 405):
+            return OTHER
+        version = self._read(response)
+        if not isinstance(version, dict):
+            raise BadReply(f"/version answered {type(version).__name__} where an object was due")
+        return f"vllm {version.get('version', 'unknown')}"
 
     async def first_model(self) -> str:
         """Raises UpstreamError if none is served."""

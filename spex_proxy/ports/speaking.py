@@ -23,8 +23,14 @@ PRIORITY_HEADER = "X-Vllm-Priority"
 """For the kinds whose body has no field for it."""
 
 
-async def speak(server: ModelServer, kind: ExchangeKind, body: Mapping[str, Any], priority: int) -> bytes:
-    """The answer's body, as the server sent it.
+async def speak(
+    server: ModelServer,
+    kind: ExchangeKind,
+    body: Mapping[str, Any],
+    priority: int,
+    trace: Mapping[str, str] | None = None,
+) -> bytes:
+    """The answer's body, as the server sent it; `trace` are headers that carry the trace context.
 
     Raises UpstreamBusy (ask again later) or UpstreamError (this will not work).
     """
@@ -43,9 +49,8 @@ async def speak(server: ModelServer, kind: ExchangeKind, body: Mapping[str, Any]
         ),
     ) as client:
         try:
-            answer = await client.post(
-                PATHS[kind], cast_to=str, body=dict(body), options={"headers": {PRIORITY_HEADER: str(priority)}}
-            )
+            headers = {**(trace or {}), PRIORITY_HEADER: str(priority)}
+            answer = await client.post(PATHS[kind], cast_to=str, body=dict(body), options={"headers": headers})
         except openai.APIStatusError as error:
             reason = f"{asked} answered {error.status_code}: {_said(error.body)}"
             raise (UpstreamBusy if error.status_code in BUSY else UpstreamError)(reason) from error

@@ -32,6 +32,7 @@ class Board:
     fit: Fit
     recipe: Recipe
     badge: str
+    terms: words.Terms
     unit: str
     digits: int
     is_coloured: bool
@@ -71,6 +72,7 @@ def make_board(names: Sequence[str], fit: Fit, recipe: Recipe, rows: Rows, unit:
         fit=fit,
         recipe=recipe,
         badge=words.STATE_WORDS[fit.verdict],
+        terms=words.GAME,
         unit=unit,
         digits=digits,
         is_coloured=is_coloured,

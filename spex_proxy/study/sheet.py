@@ -105,6 +105,7 @@ class Sheet:
     exchange: Exchange | None
     badge: str
     unit: str
+    measured: str
     digits: int
     is_coloured: bool
     """False if there is nothing to explain: then nothing is coloured, ranked or joined."""
@@ -158,6 +159,7 @@ def make_sheet(
         exchange=exchange,
         badge=words.STATE_WORDS[explanation.verdict],
         unit=unit,
+        measured=view.measured,
         digits=digits,
         is_coloured=is_coloured,
         is_muted=explanation.verdict == "unreliable",

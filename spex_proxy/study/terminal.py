@@ -124,8 +124,8 @@ def _parts(view: View, top: int) -> Iterator[RenderableType]:
         yield _text(view.exchange.output_text.strip(), "italic")
     if view.explanation.verdict == "nothing_to_explain":
         return
-    unit = f"{view.unit} of log-probability" if view.unit and not view.groups else view.unit or "how much of the value"
-    yield Rule(f"what moved it  ({unit} that keeping the {view.terms.player} adds)", style="dim", align="left")
+    what = "nats of log-probability" if view.unit == "nats" and not view.groups else view.unit or view.measured
+    yield Rule(f"what moved it  ({what} that keeping the {view.terms.player} adds)", style="dim", align="left")
     yield _ranking(view.ranked[:top])
     if view.interactions:
         yield Rule("what acted together", style="dim", align="left")
@@ -149,10 +149,8 @@ def _header(view: View) -> RenderableType:
     tokens = f"{explanation.cost.prompt_tokens:,} tokens  " if explanation.cost.prompt_tokens or not view.groups else ""
     head.append(f"{len(view.segments)} players  {explanation.cost.masks} masks  {tokens}")
     head.append(f"{explanation.cost.seconds:.0f} s of {view.terms.source}\n")
-    what = "value" if view.groups else "log-probability of the answer"
-    head.append(
-        f"{what}: {fidelity.value_full:.2f} with all {view.terms.players}, {fidelity.value_empty:.2f} with none"
-    )
+    head.append(f"{view.measured}: {fidelity.value_full:.2f} with all {view.terms.players}")
+    head.append(f", {fidelity.value_empty:.2f} with none")
     if explanation.recipe.target != WHOLE_OUTPUT:
         head.append(f"\ntarget: {explanation.target.label}", style="bold")
     if explanation.target.is_cut:

@@ -80,12 +80,15 @@ class View:
     terms: words.Terms
     unit: str
     """Of the value; empty if unknown."""
+    measured: str
+    """What the value is, in words."""
     groups: tuple[str, ...]
     """Of a game's players, one for each; empty for a request."""
     items: tuple[str, ...]
     """What a game measured; empty for a request."""
     notes: tuple[str, ...] = ()
-    """What of the prompt could not be masked, and why; of a game, what its plugin says to its readers."""
+    """What of the prompt could not be masked, and why; what the values are, if no log-probabilities; of a game, what
+    its plugin says to its readers."""
 
     @property
     def ranked(self) -> list[SegmentView]:
@@ -126,7 +129,7 @@ def make_view(explanation: Explanation, game: Game, exchange: Exchange | None) -
     rules = exchange.request["rules"] if exchange is not None and exchange.kind == "game" else {}
     return View(
         terms=words.GAME if is_game else words.REQUEST,
-        unit=str(rules.get("unit", words.UNITS.get(game.value, ""))),
+        unit=str(rules.get("unit", "" if is_game else words.unit_of(game))),
         groups=tuple(segment.provenance.partition(":")[2] for segment in segments) if is_game else (),
         items=tuple(exchange.output_text.split("\n")) if is_game and exchange else (),
         explanation=explanation,
@@ -136,6 +139,7 @@ def make_view(explanation: Explanation, game: Game, exchange: Exchange | None) -
         interactions=together,
         hierarchy=hierarchy(explanation.spectrum, HIERARCHY_TERMS),
         notes=(*game.players.notes, *rules.get("notes", ())),
+        measured="value" if is_game else words.measured(game),
     )
 
 

@@ -10,9 +10,21 @@ from typing import Any
 
 from spex_proxy.engine.hierarchy import Hierarchy
 from spex_proxy.facts.explanation import Fidelity
+from spex_proxy.facts.game import MEASURES, Game
 
 UNITS = {"sum_logprob": "nats"}
 """Unit of each value that we know; others have none."""
+
+
+def unit_of(game: Game) -> str:
+    """Of a game's values; empty where it is not known."""
+    return "tokens" if game.scorer.name in MEASURES and game.value in UNITS else UNITS.get(game.value, "")
+
+
+def measured(game: Game) -> str:
+    """What a value is, in words that go on with a unit in brackets or behind `in`."""
+    return MEASURES.get(game.scorer.name, "log-probability of the answer")
+
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -26,10 +38,8 @@ class Terms:
     players: str
     where: str
     """What players are parts of."""
-    value: str
-    """What is explained, ..."""
     subject: str
-    """... and the same, short."""
+    """What is explained."""
     full: str
     """The coalition with everybody in it."""
     raises: str
@@ -39,11 +49,11 @@ class Terms:
 
 
 REQUEST = Terms(
-    "Why this answer?", "segment", "segments", "prompt", "the answer’s log-probability", "the answer", "full prompt",
+    "Why this answer?", "segment", "segments", "prompt", "the answer", "full prompt",
     "makes the answer likelier", "less likely", "the model server",
 )  # fmt: skip
 GAME = Terms(
-    "What makes this value?", "player", "players", "game", "the value", "the value", "full coalition",
+    "What makes this value?", "player", "players", "game", "the value", "full coalition",
     "raises the value", "lowers it", "the game",
 )  # fmt: skip
 

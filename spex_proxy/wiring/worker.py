@@ -18,7 +18,7 @@ from spex_proxy.flows.work import Report, Retries
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.gate.gate import Gate
-from spex_proxy.ports.gate.server_load import ServerMetrics, busiest
+from spex_proxy.ports.gate.server_load import ServerWatch
 from spex_proxy.ports.load_board import Board
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
@@ -52,7 +52,7 @@ async def worker_parts(settings: Settings, *, in_foreground: bool = False) -> As
     async with servers_of_all as servers, _gate(settings, key, in_foreground=in_foreground) as gate:
         try:
             priority = settings.background_priority
-            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), priority, gate, budget, orders)
+            yield Parts(store, servers, plugins, telemetry, cache(scorers_of), priority, gate, budget, counters, orders)
         finally:
             await asyncio.to_thread(in_force.close)
             await asyncio.to_thread(telemetry.close)
@@ -71,11 +71,11 @@ async def _gate(settings: Settings, key: str | None, *, in_foreground: bool) -> 
         board.close()
         yield None
         return
-    metrics = [ServerMetrics(url, key, settings.upstream_ca) for url in settings.upstreams]
+    watches = {url: ServerWatch(url, key, settings.upstream_ca) for url in settings.upstreams}
     try:
-        yield Gate(board.read, lambda: busiest([one.look() for one in metrics]), read_hours(settings.gate_hours))
+        yield Gate(board.read, lambda url: watches[url].look(), read_hours(settings.gate_hours))
     finally:
-        for one in metrics:
+        for one in watches.values():
             await one.close()
         board.close()
 
@@ -88,8 +88,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event, on_report: Callabl
             ttl_s=settings.worker_ttl_s,
             retries=Retries(settings.job_tries, settings.job_pause_s),
         )
-        counters = parts.orders.counters if parts.orders else Counters()
         secret = settings.webhook_secret.get_secret_value().encode() if settings.webhook_secret else b""
         async with Webhooks(secret) as webhooks:
-            telling = Chore("webhooks", TELL_S, lambda: tell(parts.store, webhooks.send, counters))
+            telling = Chore("webhooks", TELL_S, lambda: tell(parts.store, webhooks.send, parts.counters))
             await work(parts, options, stop, on_report, (telling,))

@@ -17,7 +17,7 @@ import numpy as np
 from spex_proxy_vllm.asked import Asked, read
 from spex_proxy_vllm.scoring import Answer, Failed, lines
 from tests.story.scripted_model import ScriptedModel
-from tests.story.upstream import RESET, Seen, Step, answer
+from tests.story.upstream import HANG, RESET, Seen, Step, answer
 
 BLOCK = 4
 """Tokens; only whole blocks are cached."""
@@ -31,6 +31,8 @@ class BackedModel(ScriptedModel):
         self.backends = set(backends)
         self.cuts_after: int | None = None
         """The plugin's next answer breaks off after so many lines."""
+        self.hangs_after: int | None = None
+        """The plugin's next answer stops after so many lines, and nothing more comes."""
         self.busy_masks: set[int] = set()
         """Numbers in the plugin's next request for which the engine has no room."""
         self.never = False
@@ -73,9 +75,13 @@ class BackedModel(ScriptedModel):
                 return Answer(None if rows is None else np.asarray(rows, dtype=np.float32), len(ids), cached)
 
         told = [line async for line in lines(asked, Engine())]
-        cut, self.cuts_after = self.cuts_after, None
         whole = answer(b"".join(told))
-        return [whole] if cut is None else [whole[: len(whole) - sum(map(len, told[cut:]))], RESET]
+        cut, self.cuts_after = self.cuts_after, None
+        hang, self.hangs_after = self.hangs_after, None
+        for lines_left, end in ((cut, RESET), (hang, HANG)):
+            if lines_left is not None:
+                return [whole[: len(whole) - sum(map(len, told[lines_left:]))], end]
+        return [whole]
 
     def _generate(self, body: dict[str, Any]) -> Sequence[Step]:
         if "generate" not in self.backends:

@@ -113,6 +113,8 @@ class ScriptedModel:
             whole = answer(json.dumps(self._score(body)).encode())
             fault = self.faults.popleft() if self.faults else self.always
             return fault(whole) if fault else [whole]
+        if path == "/v1/completions" and "logprob_token_ids" in body:
+            return [answer(json.dumps(self._next_token(body)).encode())]
         if path in ("/v1/chat/completions", "/v1/completions") and self.refuses:
             return refusing(self.refuses)(b"")
         if path in ("/v1/chat/completions", "/v1/completions"):
@@ -149,6 +151,17 @@ class ScriptedModel:
         choices = [self._score_one(index, ids) for index, ids in enumerate(body["prompt"])]
         usage = {"prompt_tokens": sum(map(len, body["prompt"])), "completion_tokens": len(choices)}
         return {"id": "cmpl-0", "model": NAME, "choices": choices, "usage": usage}
+
+    def _next_token(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """How likely the wanted token is after each prompt; the model itself says another."""
+        (wanted,) = body["logprob_token_ids"]
+        choices = []
+        for index, ids in enumerate(body["prompt"]):
+            row = {"token_id:7": -0.5, f"token_id:{wanted}": self.logprobs([*ids, wanted])[0]}
+            told = {"tokens": ["token_id:7"], "token_logprobs": [-0.5], "top_logprobs": [row]}
+            choices.append({"index": index, "text": "x", "finish_reason": "length", "logprobs": told})
+        usage = {"prompt_tokens": sum(map(len, body["prompt"])), "completion_tokens": len(choices)}
+        return {"id": "cmpl-0", "model": NAME, "choices": choices[::-1], "usage": usage}
 
     def logprobs(self, ids: Sequence[int]) -> list[float]:
         """Of the tokens of the answer, or its beginning, with which `ids` end."""

@@ -171,6 +171,22 @@ async def test_something_that_answers_and_is_no_vllm(setup: Setup) -> None:
     assert levels(found, "upstream", "model", "scorer") == ["broken", "unknown", "unknown"]
 
 
+async def test_a_server_that_only_chats_is_explained_by_its_words(setup: Setup) -> None:
+    """No version, no tokenizer, no log-probabilities of prompts: the scorer says what is left, and why."""
+
+    class Chats(ScriptedModel):
+        async def _respond(self, seen: Seen) -> Sequence[Step]:
+            if seen.target in (b"/v1/models", b"/v1/chat/completions"):
+                return await super()._respond(seen)
+            return [answer(b'{"error": {"message": "Not Found"}}', status="404 Not Found")]
+
+    with Chats(planted(0, {})) as chats:
+        found = await examine(_changed(setup, upstream=chats.url))
+    assert levels(found, "upstream", "model", "tokenizer", "scorer") == ["broken", "ok", "broken", "warning"]
+    assert found["scorer"].found.startswith("regenerate (nothing else works")
+    assert "no log-probabilities" in found["scorer"].found
+
+
 async def test_something_that_takes_connections_and_says_nothing(setup: Setup) -> None:
     with Upstream() as hole:
         hole.answers(HANG)

@@ -8,20 +8,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import Engine
 
 from spex_proxy.facts.load import Production
+from spex_proxy.facts.rules import DEFAULT_RULE, Rule, When
 from spex_proxy.facts.token_budget import TokenBudget
+from spex_proxy.flows.acting import Orders
+from spex_proxy.flows.rules.read import make_book
 from spex_proxy.flows.work import Report
 from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.load_board import Board
+from spex_proxy.ports.scorers import Scored
 from spex_proxy.store import steering
-from tests.story.explaining import Desk, question, sentences
+from tests.story.explaining import RECIPE, Desk, question, sentences
 from tests.story.raw_client import RawClient, chat_request
 from tests.story.running import Proxy, relay
+from tests.story.scripted_backends import BackedModel
 from tests.story.scripted_model import ScriptedModel, planted, waiting
 from tests.story.upstream import HANG, LAST_CHUNK, Upstream, chunk, eventually, stream_head
 
@@ -134,6 +140,45 @@ def test_production_ends_what_is_being_asked_and_no_answer_is_lost(
     desk.close()
 
 
+@pytest.mark.parametrize("lines", [0, 5])
+def test_what_was_answered_before_production_came_is_kept_and_the_rest_is_counted(
+    store: Engine, board: Board, production: tuple[Upstream, Proxy], lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine had read the whole batch, and had told of some masks: those are evidence, and their tokens cost."""
+    upstream, proxy = production
+    upstream.answers(HANG)
+    heard: list[int] = []
+    tell = Scored.tell
+
+    def listening(scored: Scored, number: int, *rest: Any) -> None:
+        tell(scored, number, *rest)
+        heard.append(number)
+
+    monkeypatch.setattr(Scored, "tell", listening)
+    with BackedModel(GAME, backends=["engine"]) as model:
+        model.hangs_after = lines
+        desk = Desk(model.url, store, scorer="engine", gate=Gate(board.read))
+        exchange = desk.ask(FIVE)
+        with explaining(desk) as ends, RawClient(proxy.port) as client:
+            eventually(lambda: len(model.asked) >= 32 and len(heard) == lines)
+            client.send(chat_request(b"{}"))
+            eventually(lambda: model.upstream.live == 0)
+            client.leave()
+        found = ends[0].explanation
+        assert found is not None
+        assert desk.gate is not None
+        assert desk.gate.counts["aborted"] == 1
+        lost = found.how["unanswered"]
+        assert (lost["batches"], lost["masks"]) == (1, 32 - lines)
+        assert 0 < model.prompt_tokens - found.cost.prompt_tokens <= lost["most_tokens"]
+        kept = [report.progress.masks for report in desk.reports if report.progress]
+        assert lines == 0 or lines in kept
+        assert desk.counted("unanswered_masks") == 32 - lines
+        assert desk.jobs(exchange)[0].state == "done"
+        assert all(check.is_passed for check in desk.checks(found.id))
+        desk.close()
+
+
 def test_a_job_that_waits_can_be_cancelled(
     model: ScriptedModel, store: Engine, board: Board, production: tuple[Upstream, Proxy]
 ) -> None:
@@ -174,6 +219,23 @@ def test_a_budget_that_is_spent(model: ScriptedModel, store: Engine) -> None:
             steering.cancel(connection, desk.jobs(exchange)[0].id)
     assert len(model.asked) == 8
     desk.budget = replace(desk.budget, day=None)
+    desk.close()
+
+
+def test_a_rules_own_budget(model: ScriptedModel, store: Engine) -> None:
+    """It holds for the exchanges that the rule chose, by the rules in force now; then a larger one lets them go on."""
+    rule = Rule("all", When(), 1.0, 1.0, RECIPE, tokens_per_day=10)
+    books = [make_book((rule,), replace(rule, name=DEFAULT_RULE))]
+    desk = Desk(model.url, store, budget=TokenBudget(day=1_000_000))
+    desk.orders = Orders(lambda: books[-1], desk.plugins, desk.counters, b"")
+    desk.ask(FIVE)
+    said = "waiting: rule all: "
+    with explaining(desk) as ends:
+        eventually(lambda: any(r.progress and r.progress.note.startswith(said) for r in desk.reports))
+        assert len(model.asked) == 8
+        books.append(make_book((replace(rule, tokens_per_day=1_000_000),), rule))
+    assert ends[0].explanation is not None
+    assert len(model.asked) == MASKS
     desk.close()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -15,10 +16,15 @@ import pytest
 
 from deploy.demo import vllm_cpu
 from spex_proxy.facts.evidence import Probe
+from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, TextRange
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.scorers import Scored
 from spex_proxy.ports.scorers.choose import Choice, Scorers
-from spex_proxy.wire.engine import Layout, score_body
+from spex_proxy.ports.scorers.regenerate import Told
+from spex_proxy.wire.chat import parse
+from spex_proxy.wire.engine import Layout, lay_out, score_body
+from spex_proxy.wire.tokens import align
+from spex_proxy.wire.wording import in_words
 from tests.story.processes import wait_until
 
 pytestmark = [pytest.mark.real_vllm, pytest.mark.timeout(600)]
@@ -94,6 +100,60 @@ async def test_it_is_chosen_and_says_what_the_completions_route_says(vllm: str) 
     assert ours.cached_tokens >= 3 * HEADER
     # of the empty mask the cache has the whole prompt, so that the answer's first row is not computed: asked once more
     assert ours.prompt_tokens == stock.prompt_tokens + HEADER + len(ANSWER)
+
+
+async def test_first_token_says_what_the_engine_says_of_that_token(vllm: str) -> None:
+    """And reads the prefix cache for it, to the token that the server counts."""
+    probes = [Probe(probe.prompt_ids, ANSWER[:1], "") for probe in PROBES]
+    async with ModelServer(vllm) as server:
+        info = await server.info(MODEL)
+        both = []
+        for name in ("engine", "first_token"):
+            scorer = await Scorers(server, name, 100).make(info, LAYOUT)
+            before = await asyncio.to_thread(counters, vllm)
+            both.append(found := await scorer.score(probes, {}))
+            counted = (await asyncio.to_thread(counters, vllm)).since(before)
+            assert (found.prompt_tokens, found.cached_tokens) == counted
+            again = await scorer.score(probes, {})
+            assert again.cached_tokens >= 3 * HEADER
+    for one, other in zip(both[0].readings, both[1].readings, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-2)  # bfloat16: read to the end, and read one by one
+
+
+def post(url: str, body: dict[str, Any]) -> httpx.Response:
+    return httpx.post(url, json=body, trust_env=False, timeout=ENOUGH_S)
+
+
+async def test_regenerate_asks_the_chat_route_and_counts_what_comes_again(vllm: str) -> None:
+    """At temperature 0 the whole prompt gives its own answer again, word for word; without the fact it does not."""
+    fact, rest = "The password is swordfish. ", "Say the password."
+    request = {"model": MODEL, "messages": [{"role": "user", "content": fact + rest}], "max_tokens": 12}
+    asked = await asyncio.to_thread(post, f"{vllm}/v1/chat/completions", request | {"temperature": 0})
+    sent = RequestHead("r", "POST", "/v1/chat/completions", (), datetime.now(UTC))
+    raw = RawExchange(sent, json.dumps(request).encode(), 200, (), asked.content, 0, 0, 1, None)
+    exchange = parse(raw)
+    assert isinstance(exchange, Exchange)
+    tokens = in_words(exchange)
+    players = align("s", [TextRange(0, 0, len(fact)), TextRange(0, len(fact), len(fact + rest))], exchange, tokens)
+    layout = lay_out(tokens.prompt_ids, [(one.token_start, one.token_end) for one in players.segments])
+    masked = [
+        tokens.prompt_ids,
+        tokens.prompt_ids[: layout.segments[0][0]] + tokens.prompt_ids[layout.segments[0][1] :],
+    ]
+    probes = [Probe(ids, tokens.output_ids, "") for ids in masked]
+    async with ModelServer(vllm) as server:
+        scorer = await Scorers(server, "regenerate", 100).make(
+            await server.info(MODEL), layout, Told(exchange, tokens, players)
+        )
+        before = await asyncio.to_thread(counters, vllm)
+        found = await scorer.score(probes, {})
+        counted = (await asyncio.to_thread(counters, vllm)).since(before)
+    whole, without = (reading.logprobs for reading in found.readings if reading is not None)
+    assert whole.tolist() == [1.0] * len(tokens.output_ids)
+    assert without.sum() < whole.sum()
+    assert found.prompt_tokens == counted[0]
 
 
 def body(**changes: Any) -> dict[str, Any]:

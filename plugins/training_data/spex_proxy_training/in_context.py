@@ -19,7 +19,8 @@ from spex_proxy.plug.kinds import Ask, Measured, OpenGame, Player, Rules, Scores
 from spex_proxy_training import rows
 from spex_proxy_training.section import Section
 
-KNOWN = ("mode", "instruction", "examples", "documents", "questions", "probes_a_batch")
+KNOWN = ("model", "mode", "instruction", "examples", "documents", "questions", "probes_a_batch")
+"""`model` is read by whoever makes the Ask: which of the server's models is asked."""
 MODES = ("examples", "documents")
 VERSION = "1"
 """Of how a prompt is put together."""
@@ -136,7 +137,7 @@ def rules_of(
         kind="training",
         subject=ask.model,
         players=tuple(Player(text, piece.group) for text, piece in zip(texts, prompt.pieces, strict=True)),
-        items=tuple(f"log-probability of {question.answer!r}: {question.text}" for question in questions),
+        items=tuple(" ".join(f"log-probability of {one.answer!r}: {one.text}".split()) for one in questions),
         value="mean",
         unit="nats",
         digest=digest_of(prompt, questions, answers, ask.model),

@@ -117,7 +117,7 @@ def rules_of(top: Section, drawn: Drawn, members: Members, trainer: Trainer, rea
         kind="training",
         subject=drawn.subject,
         players=members.players,
-        items=tuple(f"{what}: {text}" for text in drawn.test.texts),
+        items=tuple(" ".join(f"{what}: {text}".split()) for text in drawn.test.texts),
         value="mean",
         unit="nats" if in_nats else "decision value",
         digest=digest_of(drawn, members, trainer, reading, seed),

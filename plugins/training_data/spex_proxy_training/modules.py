@@ -117,4 +117,8 @@ def own(path: str, where: str, known: tuple[str, ...]) -> tuple[Build, str]:
     found = getattr(importlib.import_module(module), name, None)
     if not callable(found):
         raise ValueError(f"{where}: {module} has no function {name!r}")
-    return found, seal(inspect.getsource(found).encode("utf-8"))
+    try:
+        source = inspect.getsource(found)
+    except (OSError, TypeError):
+        raise ValueError(f"{where}: the source of {path} can't be read, so nothing tells when it changes") from None
+    return found, seal(source.encode("utf-8"))

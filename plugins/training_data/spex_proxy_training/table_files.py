@@ -139,7 +139,7 @@ def checked(masks: Any, values: Any, players: tuple[str, ...], items: tuple[str,
         raise ValueError(f"file: {file!r}: values must be numbers (m,) or (m, k), not {about(values)}")
     if len(values) != len(masks):
         raise ValueError(f"file: {file!r}: {len(masks)} masks come with {len(values)} values")
-    wrong = np.flatnonzero(~np.isfinite(values.astype(np.float32)).all(axis=1))
+    wrong = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max).all(axis=1))  # readings are float32
     if len(wrong):
         raise ValueError(f"file: {file!r}: row {wrong[0]} and {len(wrong) - 1} more have a value that is not finite")
     for name, names, count in (("players", players, masks.shape[1]), ("items", items, values.shape[1])):

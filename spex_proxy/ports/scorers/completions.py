@@ -27,6 +27,7 @@ class CompletionsScorer:
 
     batch_size = BATCH
     manner: Manner = "alone"
+    reads = 1
 
     def __init__(self, server: ModelServer, info: ModelInfo, priority: int) -> None:
         self.facts = ScorerFacts("completions", info.model, info.server)
@@ -35,12 +36,14 @@ class CompletionsScorer:
         self._priority = priority
         self._salt = f"spex-{secrets.token_hex(16)}"
 
-    async def score(self, probes: Sequence[Probe], headers: Mapping[str, str]) -> Scored:
+    async def score(self, probes: Sequence[Probe], headers: Mapping[str, str], into: Scored | None = None) -> Scored:
+        """The server answers the batch in one piece: all of it is there, or nothing."""
         if len(probes) > self.batch_size:
             raise ValueError(f"{len(probes)} probes in one batch; at most {self.batch_size}")
+        scored = Scored.of(probes) if into is None else into
         body = completions_body(self.facts.model, probes, self._priority, self._salt)
         started = time.perf_counter()
         reply = await self._server.completions(body, headers)
-        seconds = time.perf_counter() - started
-        readings, usage = read_completions(reply, probes)
-        return Scored(tuple(readings), usage.prompt_tokens, usage.cached_tokens, seconds)
+        scored.tell_all(*read_completions(reply, probes))
+        scored.seconds += time.perf_counter() - started
+        return scored

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 
 from spex_proxy.facts.errors import BadReply, UpstreamBusy
-from spex_proxy.facts.evidence import Probe, Reading
+from spex_proxy.facts.evidence import Probe
 from spex_proxy.facts.game import Scorer as ScorerFacts
 from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
@@ -29,6 +29,8 @@ class EngineScorer:
 
     batch_size = BATCH
     manner: Manner = "beside"
+    reads = 2
+    """Once more without the prefix cache, where it reached into the answer."""
 
     def __init__(self, server: ModelServer, info: ModelInfo, priority: int, layout: Layout) -> None:
         self.facts = ScorerFacts("engine", info.model, info.server)
@@ -39,16 +41,15 @@ class EngineScorer:
         self._salt = f"spex-{secrets.token_hex(16)}"
         self._is_warm = False
 
-    async def score(self, probes: Sequence[Probe], headers: Mapping[str, str]) -> Scored:
+    async def score(self, probes: Sequence[Probe], headers: Mapping[str, str], into: Scored | None = None) -> Scored:
         if len(probes) > self.batch_size:
             raise ValueError(f"{len(probes)} probes in one batch; at most {self.batch_size}")
+        scored = Scored.of(probes) if into is None else into
         body = score_body(
             self.facts.model, self._layout, probes, priority=self._priority, cache_salt=self._salt,
             in_flight=IN_FLIGHT, warm=not self._is_warm,
         )  # fmt: skip
         started = time.perf_counter()
-        readings: list[Reading | None] = [None] * len(probes)
-        prompt_tokens = cached_tokens = 0
         trouble = ""
         try:
             async with aclosing(self._server.score(body, headers)) as lines:
@@ -58,15 +59,16 @@ class EngineScorer:
                         break
                     if answer.error and not answer.again:
                         raise BadReply(f"probe {answer.number}: {answer.error}")
-                    prompt_tokens += answer.usage.prompt_tokens
-                    cached_tokens += answer.usage.cached_tokens
-                    readings[answer.number] = answer.reading
+                    usage = answer.usage
+                    scored.tell(answer.number, answer.reading, usage.prompt_tokens, usage.cached_tokens)
+                    self._is_warm |= answer.reading is not None
                     trouble = answer.error or trouble
                 else:
                     trouble = "the answer was cut off"
         except UpstreamBusy as error:
             trouble = str(error)
-        if not any(readings):
+        finally:
+            scored.seconds += time.perf_counter() - started
+        if not any(scored.readings):
             raise UpstreamBusy(trouble or "POST /v1/spex/score answered no mask")
-        self._is_warm = True
-        return Scored(tuple(readings), prompt_tokens, cached_tokens, time.perf_counter() - started)
+        return scored

@@ -24,14 +24,14 @@ BATCH = 32
 IN_FLIGHT = 8
 """Requests that are open at once."""
 
-_Answer = tuple[Reading | None, Usage]
-
 
 class GenerateScorer:
     """One explanation's scorer: its own cache salt, so that nothing is shared with production."""
 
     batch_size = BATCH
     manner: Manner = "beside"
+    reads = 2
+    """Once more without the prefix cache, where it reached into the answer."""
 
     def __init__(self, server: ModelServer, info: ModelInfo, priority: int) -> None:
         self.facts = ScorerFacts("generate", info.model, info.server)
@@ -41,35 +41,33 @@ class GenerateScorer:
         self._salt = f"spex-{secrets.token_hex(16)}"
         self._is_warm = False
 
-    async def score(self, probes: Sequence[Probe], headers: Mapping[str, str]) -> Scored:
+    async def score(self, probes: Sequence[Probe], headers: Mapping[str, str], into: Scored | None = None) -> Scored:
         if len(probes) > self.batch_size:
             raise ValueError(f"{len(probes)} probes in one batch; at most {self.batch_size}")
-        started = time.perf_counter()
-        answers: list[_Answer | BaseException] = []
-        if not self._is_warm:  # the first alone: the others find its prefix cached
-            answers.append(await self._one(probes[0], headers))
-            self._is_warm = True
+        scored = Scored.of(probes) if into is None else into
+        started, failures = time.perf_counter(), list[BaseException]()
         room = asyncio.Semaphore(IN_FLIGHT)
 
-        async def in_turn(probe: Probe) -> _Answer:
+        async def in_turn(number: int) -> None:
             async with room:
-                return await self._one(probe, headers)
+                reading, usage = await self._one(probes[number], headers)
+                scored.tell(number, reading, usage.prompt_tokens, usage.cached_tokens)
 
-        asked = [in_turn(probe) for probe in probes[len(answers) :]]
-        answers += await asyncio.gather(*asked, return_exceptions=True)
-        got = [answer for answer in answers if not isinstance(answer, BaseException)]
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        try:
+            left = list(range(len(probes)))
+            if not self._is_warm:  # the first alone: the others find its prefix cached
+                await in_turn(left.pop(0))
+                self._is_warm = True
+            ends = await asyncio.gather(*map(in_turn, left), return_exceptions=True)
+            failures = [end for end in ends if end is not None]
+        finally:
+            scored.seconds += time.perf_counter() - started
         for failure in failures:
-            if not got or not isinstance(failure, UpstreamBusy):
+            if not any(scored.readings) or not isinstance(failure, UpstreamBusy):
                 raise failure
-        return Scored(
-            tuple(None if isinstance(answer, BaseException) else answer[0] for answer in answers),
-            sum(usage.prompt_tokens for _, usage in got),
-            sum(usage.cached_tokens for _, usage in got),
-            time.perf_counter() - started,
-        )
+        return scored
 
-    async def _one(self, probe: Probe, headers: Mapping[str, str]) -> _Answer:
+    async def _one(self, probe: Probe, headers: Mapping[str, str]) -> tuple[Reading, Usage]:
         """Null means that the cache reached into the answer: the same once more without it."""
         prompt_tokens = cached_tokens = 0
         for whole in (False, True):

@@ -1,0 +1,1 @@
+"""What explaining costs production on the model server that both use."""
