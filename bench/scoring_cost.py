@@ -12,7 +12,7 @@ compared with what the scorer stores. No time is measured, so a busy machine doe
 | masks            | what is asked                                                                            |
 |------------------|------------------------------------------------------------------------------------------|
 | uniform          | each player kept or not, with probability 1/2                                            |
-| late segments    | every mask still uniform, but the first half of the players take few different states    |
+| late segments    | the recipe's design `late`: most masks in groups that differ in the second half only     |
 | coarse to fine   | half of the masks over groups of four players, half inside the last two groups, others kept |
 """
 
@@ -42,8 +42,6 @@ from spex_proxy.wire.engine import Layout
 
 VOCABULARY = range(100, 20_000)
 """Ids that every model of today has, and none of them special."""
-HEADS = 4
-"""Different states of the first half of the players under "late segments"."""
 GROUP = 4
 UNIFORM_MOST, ECONOMICAL_MOST, AGREE_MOST = 0.60, 0.40, 1e-3
 PRIORITY = 100
@@ -90,10 +88,8 @@ def masks_of(design: str, players: int, count: int) -> Masks:
     rest = count - len(corner)
     if design == "uniform":
         return np.concatenate([corner, designs.uniform_masks(players, rest, 0)])
-    half = players // 2
     if design == "late segments":
-        heads, tails = designs.uniform_masks(half, HEADS, 1), designs.uniform_masks(players - half, rest, 2)
-        drawn = np.concatenate([heads[np.arange(rest) % HEADS], tails], axis=1)
+        drawn, _ = designs.late_masks(players, rest, 1)
     else:
         groups = -(-players // GROUP)
         coarse = np.repeat(designs.uniform_masks(groups, rest // 2, 3), GROUP, axis=1)[:, :players]

@@ -41,16 +41,18 @@ WORDS = (
     "harbour", "ledger", "winter", "copper", "lantern", "quarry", "violin", "meadow", "saffron", "anchor", "glacier",
     "orchard",
 )  # fmt: skip
-PROMPT = "Describe the harbour of a small town in winter, its boats, its people and its weather, in plain words. " * 3
+PROMPT = "Describe the harbour of a small town in winter, its boats, its people and its weather, in plain words."
+FILLER = "in the old house behind the market, opened once a month by two people who must agree".split()  # noqa: SIM905
 SETTLE_S = 0.5
 """Between two windows."""
 
 
-def story(number: int) -> str:
-    """A prompt of five sentences, another one for each number: 32 masks, and a fit that takes no time."""
+def story(number: int, size: int) -> str:
+    """A prompt of five sentences, another one for each number: 32 masks, and a fit that takes no time. The first four
+    have `size` more words each."""
+    more = " ".join(FILLER[k % len(FILLER)] for k in range(size))
     lines = [
-        f"Note {k} of file {number}: the {word} is kept by the {WORDS[(k * 7 + number) % 12]}, which stands in the old "
-        f"house behind the market and is opened on the first day of each month by two people who must agree."
+        f"Note {k} of file {number}: the {word} is kept by the {WORDS[(k * 7 + number) % 12]}{', ' * bool(more)}{more}."
         for k, word in enumerate(WORDS[:4], 1)
     ]
     return " ".join(lines) + " What is kept by whom?"
@@ -107,7 +109,7 @@ def house(upstream: str, folder: Path, options: argparse.Namespace, model: str) 
         wait_until_up(admin, pid)
         with httpx.Client(trust_env=False, timeout=120) as client:
             for number in range(options.exchanges):
-                body = request(port, model, story(number), 8, stream=False).partition(b"\r\n\r\n")[2]
+                body = request(port, model, story(number, options.words), 8, stream=False).partition(b"\r\n\r\n")[2]
                 headers = {"content-type": "application/json", "x-spex-explain": "yes"}
                 url = f"http://127.0.0.1:{port}/v1/chat/completions"
                 client.post(url, content=body, headers=headers).raise_for_status()
@@ -123,7 +125,7 @@ def house(upstream: str, folder: Path, options: argparse.Namespace, model: str) 
 
 
 async def measure(port: int, asker: Asker, options: argparse.Namespace, model: str) -> Record:
-    load = Load(port, model, PROMPT, options.tokens)
+    load = Load(port, model, " ".join([PROMPT] * options.prompt), options.tokens)
     say(f"{(await asker.hear())['exchanges']} exchanges to explain")
     lengths: list[float] = []
     for _ in range(5):  # the first ones warm everything
@@ -210,6 +212,8 @@ def main(given: Sequence[str]) -> None:
     parser.add_argument("--rate", type=float, help="streams a second; by default what --duty gives")
     parser.add_argument("--duty", type=float, default=0.5, help="share of the time in which one is in flight")
     parser.add_argument("--tokens", type=int, default=16, help="of each stream")
+    parser.add_argument("--prompt", type=int, default=3, help="of each stream: so many times 20 words")
+    parser.add_argument("--words", type=int, default=20, help="more in each sentence of what is explained")
     parser.add_argument("--seconds", type=float, default=10.0, help="of a window")
     parser.add_argument("--pairs", type=int, default=5, help="of windows, for each mode")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))

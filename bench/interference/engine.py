@@ -16,6 +16,7 @@ import gc
 import json
 import re
 import socket
+import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -76,12 +77,23 @@ class Engine:
     waiting: list[Work] = field(default_factory=list)
     running: list[Work] = field(default_factory=list)
     prompt_tokens: int = 0
+    steps: int = 0
+    _stepped_at: float = field(default_factory=time.monotonic)
     _awake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def add(self, work: Work) -> Work:
         self.waiting.append(work)
         self._awake.set()
         return work
+
+    def load(self) -> dict[str, Any]:
+        """As our plugin tells it."""
+        ours = [work for work in (*self.waiting, *self.running) if work.done is not None and not work.is_gone]
+        engine = {
+            "engine": 0, "step": self.steps, "running": len(self.running), "waiting": len(self.waiting),
+            "kv_usage": 0.1, "age_s": round(time.monotonic() - self._stepped_at, 3),
+        }  # fmt: skip
+        return {"own": len(ours), "engines": [engine]}
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -93,6 +105,7 @@ class Engine:
             ends = loop.time() + STEP_S + TOKEN_S * tokens
             await asyncio.sleep(max(0.0, ends - loop.time()))
             self._end()
+            self.steps, self._stepped_at = self.steps + 1, time.monotonic()
 
     def _begin(self) -> int:
         """Take requests into the step; how many tokens it has."""
@@ -243,7 +256,7 @@ class Connection(asyncio.Protocol):
             "/version": {"version": "0.32.0"},
             "/health": {},
             "/v1/models": {"data": [{"id": MODEL, "max_model_len": 4096}]},
-            "/v1/spex/load": {"plugin": "0", "protocol": PROTOCOL},
+            "/v1/spex/load": {"plugin": "0", "protocol": PROTOCOL} | self._engine.load(),
             "/detokenize": {"prompt": words.text(body.get("tokens", []))},
         }
         return (200, plain[path]) if path in plain else (404, {"error": {"message": "Not Found"}})
@@ -257,8 +270,7 @@ class Connection(asyncio.Protocol):
         }
         kinds = {name: "counter" if name.endswith("_total") else "gauge" for name in told}
         parts = [
-            f'# TYPE {name.removesuffix("_total")} {kinds[name]}\n{name}{{model_name="{MODEL}"}} {value}\n'
-            for name, value in told.items()
+            f'# TYPE {name} {kinds[name]}\n{name}{{model_name="{MODEL}"}} {value}\n' for name, value in told.items()
         ]
         return "".join(parts).encode()
 

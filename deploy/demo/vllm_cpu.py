@@ -50,7 +50,7 @@ SERVED_MODEL = "smollm2"
 TORCH_INDEX = os.environ.get("TORCH_CPU_INDEX", "https://download.pytorch.org/whl/cpu")
 
 DISK_GB = 4  # 2.5 when installed, and room for the downloads
-START_SECONDS = 240  # 20 to 40 on two cores, twice that the first time, when every module is compiled
+START_SECONDS = 600  # 20 to 40 on two cores, twice that the first time, minutes on a machine that is busy otherwise
 STOP_SECONDS = 15  # for a clean shutdown, before the rest is killed
 
 

@@ -18,6 +18,7 @@ from spex_proxy.facts.errors import SettingsError
 if TYPE_CHECKING:
     from spex_proxy.facts.explanation import Explanation
     from spex_proxy.flows.game import Stored
+    from spex_proxy.settings import Settings
 
 game = typer.Typer(no_args_is_help=True, help="Games over a model's components or its training data.")
 
@@ -46,7 +47,12 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Another seed measures other masks.")] = None,
     method: Annotated[str | None, typer.Option(help="How the spectrum is recovered: stack, spex, ...")] = None,
     target_r2: Annotated[float | None, typer.Option(help="Stop when out-of-fold R2 surely reaches this.")] = None,
+    exchange: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Of components: a stored answer in place of the file's questions."),
+    ] = None,
     queue: Annotated[bool, typer.Option("--queue", help="Leave it to a worker, which goes on after crashes.")] = False,
+    shares: Annotated[int, typer.Option(min=1, max=64, help="With --queue: so many workers measure it together.")] = 1,
 ) -> None:
     """Play a game now, and show which players caused its value, alone and together.
 
@@ -63,6 +69,8 @@ def run(
     )
 
     make_missing(settings)
+    if exchange is not None:
+        read["questions"] = [_stored_question(settings, exchange)]
 
     async def play(stop: asyncio.Event) -> Explanation | None:
         async with worker_parts(settings, in_foreground=True) as parts:
@@ -70,7 +78,7 @@ def run(
                 stored = await store_game(maker, read, parts, project=settings.project)
             _tell(stored)
             if queue:
-                job = await enqueue_game(stored, make_recipe(settings), parts)
+                job = await enqueue_game(stored, make_recipe(settings), parts, shares)
                 console.print(f"queued as job {job}; spex-proxy show {stored.exchange.id[:12]} when it is done")
                 return None
             return await explain_here(stored.exchange.id, make_recipe(settings), parts, settings.project, stop)
@@ -78,6 +86,22 @@ def run(
     explanation = run_until_stopped(play)
     if explanation is not None:
         show_result(explanation.id, store=store)
+
+
+def _stored_question(settings: Settings, any_id: str) -> dict[str, Any]:
+    """Which heads produced this answer? The weights are loaded here, beside the server, which knows nothing of it."""
+    from spex_proxy.flows.written_game import question_of
+    from spex_proxy.store.connect import reading
+    from spex_proxy.store.exchanges import load_exchange
+    from spex_proxy.store.lookup import find
+    from spex_proxy.wiring.store import ready_store
+
+    store = ready_store(settings)
+    with reading(store) as connection:
+        found = find(connection, any_id, settings.project)
+        stored = load_exchange(connection, str(found.exchange_id), project=settings.project)
+    store.dispose()
+    return question_of(stored)
 
 
 def read_config(file: Path) -> dict[str, Any]:

@@ -34,7 +34,10 @@ UNIFORM_SHARE = 8
 MOST_DRAWS = 64
 """Masks are drawn at most so many times over in search of different ones."""
 
-MASKS, FOLDS, TREES, BOOTSTRAP, SUBSET, SUBSPACES = range(6)
+TAILS, LATE_UNIFORM = 8, 8
+"""Of a late design: masks that begin alike, and uniform masks to each three such groups."""
+
+MASKS, FOLDS, TREES, BOOTSTRAP, SUBSET, SUBSPACES, LATE = range(7)
 """Independent streams under one seed."""
 
 
@@ -129,6 +132,42 @@ def kept_masks(n_players: int, share: float, count: int, seed: int) -> Masks:
         draws *= 2
 
 
+def late_masks(n_players: int, count: int, seed: int) -> tuple[Masks, NDArray[np.bool_]]:
+    """Distinct masks off the corner, most in groups that keep and leave the same of the first half of the players, so
+    that a server with a prefix cache computes those once a group; at most count, (count, n), and which are uniform.
+
+    MIN_UNIFORM uniform ones, then over and over three groups of TAILS and LATE_UNIFORM uniform ones. Each mask by
+    itself is uniform; those of a group are not independent of each other. A larger count begins with the same masks.
+    """
+    rounds = 1
+    while True:
+        judged = uniform_masks(n_players, MIN_UNIFORM + LATE_UNIFORM * rounds, seed)
+        groups = _late_groups(n_players, 3 * rounds, seed).reshape(rounds, -1, n_players)
+        parts, marks = [judged[:MIN_UNIFORM]], [np.ones(len(judged[:MIN_UNIFORM]), dtype=np.bool_)]
+        for number, group in enumerate(groups):
+            some = judged[MIN_UNIFORM + LATE_UNIFORM * number :][:LATE_UNIFORM]
+            parts += [group, some]
+            marks += [np.zeros(len(group), dtype=np.bool_), np.ones(len(some), dtype=np.bool_)]
+        masks, uniform = np.concatenate(parts), np.concatenate(marks)
+        _, first = np.unique(pack_masks(masks), axis=0, return_index=True)
+        keep = np.sort(first)
+        keep = keep[~is_corner(masks[keep])]
+        if len(keep) >= count or len(masks) >= MOST_DRAWS * (count + WORD_BITS):
+            return masks[keep[:count]], uniform[keep[:count]]
+        rounds *= 2
+
+
+def _late_groups(n_players: int, count: int, seed: int) -> Masks:
+    """Shape (count, TAILS, n): all of a group begin with the same half."""
+    words = -(-n_players // WORD_BITS)
+    raw = raw_words(seed, LATE, count * (1 + TAILS) * words).reshape(count, 1 + TAILS, words)
+    bits = np.unpackbits(raw.astype("<u8").view(np.uint8), axis=2, bitorder="little")[:, :, :n_players]
+    masks = bits[:, 1:].astype(np.bool_)
+    half = n_players // 2
+    masks[:, :, :half] = bits[:, :1, :half].astype(np.bool_)
+    return masks
+
+
 def kind_of(recipe: Recipe) -> tuple[str, float]:
     """The recipe's design: one of KINDS, and how often it keeps a player.
 
@@ -147,8 +186,8 @@ def kind_of(recipe: Recipe) -> tuple[str, float]:
             kept = float("nan")
         if 0 < kept < 1:
             return kind, kept
-    if recipe.design not in ("uniform", "paired", "spex"):
-        known = "uniform, paired, spex and keep=P with 0 < P < 1"
+    if recipe.design not in ("uniform", "paired", "late", "spex"):
+        known = "uniform, paired, late, spex and keep=P with 0 < P < 1"
         raise ValueError(f"design {recipe.design!r} is unknown; there is {known}")
     return ("spex" if recipe.method == "spex" else recipe.design), 0.5
 
@@ -179,6 +218,8 @@ def plan(n_players: int, recipe: Recipe) -> Plan:
     uniform    each player kept or not with probability 1/2; rounds double
     keep=P     each player kept with probability P
     paired     uniform, each mask followed by its complement
+    late       groups of masks that differ in the second half of the players only, which a prefix cache makes cheap;
+               one mask in four (MIN_UNIFORM at least) is uniform, and fidelity is judged by those
     spex       the groups and offsets of `spex.design`; each round adds a bit, so that after each round there
                is a complete design. One mask in eight (MIN_UNIFORM at least) is uniform: the decoder never sees
                those, so fidelity is judged by them.
@@ -194,6 +235,8 @@ def plan(n_players: int, recipe: Recipe) -> Plan:
     else:
         if kind == "paired" and not everything:
             later = paired_masks(n_players, free, recipe.seed)
+        elif kind == "late" and not everything:
+            later, _ = late_masks(n_players, free, recipe.seed)
         elif kind == "keep" and not everything:
             later = kept_masks(n_players, share, free, recipe.seed)
         else:
@@ -286,11 +329,15 @@ def positions(have: Masks, wanted: Masks) -> NDArray[np.int64]:
 def fair(masks: Masks, recipe: Recipe) -> NDArray[np.bool_]:
     """Shape (m,). True for the masks that fidelity may be judged by: those that the design drew at random.
 
-    All off the corner, but of a SPEX plan only its uniform ones.
+    All off the corner, but of a late or SPEX plan only its uniform ones.
     """
-    off_corner = ~is_corner(masks)
-    if kind_of(recipe)[0] != "spex" or all_fit(masks.shape[1], recipe):
+    off_corner, kind = ~is_corner(masks), kind_of(recipe)[0]
+    if kind not in ("late", "spex") or all_fit(masks.shape[1], recipe):
         return off_corner
+    if kind == "late":
+        free = recipe.budget - len(opening(masks.shape[1], recipe))
+        planned, uniform = late_masks(masks.shape[1], free, recipe.seed)
+        return off_corner & (positions(planned[uniform], masks) >= 0)
     coded = blueprint(masks.shape[1], recipe)
     asked, _ = coded_rounds(masks.shape[1], recipe)
     structured = coded.masks(coded.layout.bits).reshape(-1, masks.shape[1])

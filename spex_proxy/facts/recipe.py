@@ -20,7 +20,7 @@ class Recipe:
     value: str = "sum_logprob"
     method: str = "stack"
     design: str = "uniform"
-    """Which masks are asked (engine/designs.py): uniform, keep=P with 0 < P < 1, paired or spex. The method
+    """Which masks are asked (engine/designs.py): uniform, keep=P with 0 < P < 1, paired, late or spex. The method
     "spex" asks its own."""
     budget: int = 256
     """Most masks to ask, replicates of the full prompt included."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.token_budget import TokenBudget
 
 Globs = tuple[str, ...]
 """Patterns of which one must fit: `*` stands for any characters, everything else for itself."""
@@ -100,11 +101,20 @@ class Rule:
     """Most jobs that begin in one minute of the clock, of all processes together."""
     per_day: int | None = None
     """The same for one day, in UTC."""
+    tokens_per_minute: int | None = None
+    """Most prompt tokens that the model server may compute for its exchanges in any minute; None is no limit."""
+    tokens_per_hour: int | None = None
+    tokens_per_day: int | None = None
     exact_token_ids: bool = False
     """Have the answer carry token ids, and take them out before the client sees it (wire/exact_ids.py)."""
     rate: float = 1.0
     """Probability that it acts upon an exchange that it fits, drawn once for each."""
     action: Action | None = None
+
+    @property
+    def budget(self) -> TokenBudget:
+        """Of the exchanges that it decided about, whoever asks for their explanations."""
+        return TokenBudget(self.tokens_per_minute, self.tokens_per_hour, self.tokens_per_day)
 
 
 USUAL_WATCHES = tuple(Watch(name, name) for name in ("refusal", "low_confidence", "untrusted", "dominant", "overruled"))

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from spex_proxy.facts.evidence import Probe
-from spex_proxy.flows.table import Parts, Table
+from spex_proxy.facts.token_budget import TokenBudget
+from spex_proxy.flows.table import Caller, Parts, Table
 from spex_proxy.flows.transactions import read
 from spex_proxy.ports.gate.gate import Kept, Turn
-from spex_proxy.ports.scorers import Scored, Scorer
+from spex_proxy.ports.scorers import Scored
 from spex_proxy.store import spending
 
 REST_S = 2.0
@@ -25,17 +26,31 @@ def at_once(table: Table, parts: Parts) -> int:
 
 
 async def admitted(
-    scorer: Scorer, probes: Sequence[Probe], parts: Parts, project: str, question: Callable[[], Awaitable[Scored]]
+    caller: Caller, probes: Sequence[Probe], parts: Parts, question: Callable[[], Awaitable[Scored]]
 ) -> Scored | Kept:
     """Ask when there is room; Kept, after a while at most, if there is none."""
-    if scorer.manner == "elsewhere":
+    if caller.scorer.manner == "elsewhere":
         return await question()
-    if parts.token_budget.is_limited:
-        spent = await read(parts.store, spending.spent, project=project)
-        if why := parts.token_budget.over(spent):
-            await asyncio.sleep(REST_S)
-            return Kept(why)
+    if why := await _overspent(caller, parts):
+        await asyncio.sleep(REST_S)
+        return Kept(why)
     if parts.gate is None:
         return await question()
     tokens = sum(len(probe.prompt_ids) + len(probe.output_ids) for probe in probes)
-    return await parts.gate.ask(Turn(tokens, len(probes), scorer.manner), question)
+    turn = Turn(tokens, len(probes), caller.scorer.manner, caller.server)
+    return await parts.gate.ask(turn, question)
+
+
+async def _overspent(caller: Caller, parts: Parts) -> str | None:
+    """Why nothing more may be asked now: everybody's budget, then that of the rule that chose the exchange, as the
+    rules in force say it."""
+    rule = parts.orders.book().named(caller.rule) if parts.orders and caller.rule else None
+    budgets: list[tuple[TokenBudget, str | None]] = [(parts.token_budget, None)]
+    if rule is not None:
+        budgets.append((rule.budget, rule.name))
+    for budget, name in budgets:
+        if budget.is_limited:
+            spent = await read(parts.store, spending.spent, rule=name, project=caller.project)
+            if why := budget.over(spent):
+                return why if name is None else f"rule {name}: {why}"
+    return None

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from spex_proxy.facts.errors import CannotExplain, UpstreamBusy
 from spex_proxy.facts.evidence import Probe
 from spex_proxy.flows.admission import admitted
-from spex_proxy.flows.table import Parts
+from spex_proxy.flows.table import Caller, Parts
 from spex_proxy.plug.kinds import Scores
 from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.model_server import ModelServer
-from spex_proxy.ports.scorers import Scorer
 from spex_proxy.wire.tokens import read_ids, read_rendered_ids
 
 Result = TypeVar("Result")
@@ -35,17 +34,16 @@ async def open_ask(config: Mapping[str, Any], parts: Parts, *, project: str, key
         raise CannotExplain("`model` must be the name of a served model")
     info = await server.info(named or await server.first_model())
     scorer = await parts.scorers(server).make_loose(info)
-    return ServerAsk(asyncio.get_running_loop(), server, scorer, parts, project)
+    return ServerAsk(asyncio.get_running_loop(), server, Caller(scorer, project, server.base_url), parts)
 
 
 class ServerAsk:
     """plug.kinds.Ask. Its methods are called from a thread that is not the loop's."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, server: ModelServer, scorer: Scorer, parts: Parts, project: str
-    ) -> None:
-        self.model = scorer.facts.model
-        self._loop, self._server, self._scorer, self._parts, self._project = loop, server, scorer, parts, project
+    def __init__(self, loop: asyncio.AbstractEventLoop, server: ModelServer, caller: Caller, parts: Parts) -> None:
+        self.model = caller.scorer.facts.model
+        self._loop, self._server, self._caller, self._parts = loop, server, caller, parts
+        self._scorer = caller.scorer
 
     def tokens(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         return self._wait(self._tokens([dict(message) for message in messages]))
@@ -84,7 +82,7 @@ class ServerAsk:
         while missing := [number for number, row in enumerate(found) if row is None][: self._scorer.batch_size]:
             batch = [probes[number] for number in missing]
             question = partial(self._scorer.score, batch, {})
-            got = await admitted(self._scorer, batch, self._parts, self._project, question)
+            got = await admitted(self._caller, batch, self._parts, question)
             if isinstance(got, Kept):
                 if asyncio.get_running_loop().time() > deadline:
                     raise UpstreamBusy(f"kept out for {PATIENCE_S:.0f} s: {got.why}")

@@ -78,7 +78,7 @@ async def answered(
     question = _Question(table.scorer, tuple(asked.values()), headers)
     if asked:
         try:
-            kept = await admitted(table.scorer, question.probes, parts, table.game.project, question.ask)
+            kept = await admitted(table.caller, question.probes, parts, question.ask)
         finally:
             memory.unanswered += question.ended()
             count(parts.counters, question.unanswered)

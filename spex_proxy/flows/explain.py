@@ -32,10 +32,11 @@ from spex_proxy.facts.game import Game
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.flows.acting import Orders, watched
 from spex_proxy.flows.admission import at_once
-from spex_proxy.flows.batch import Memory, answered, in_order, known_of
+from spex_proxy.flows.batch import Memory, answered, known_of
 from spex_proxy.flows.lay import lay
 from spex_proxy.flows.probes import evidence_of
 from spex_proxy.flows.result import cost_of, flags_of
+from spex_proxy.flows.share import Share
 from spex_proxy.flows.table import Parts, Table
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.flows.written_game import recipe_of
@@ -122,12 +123,26 @@ class Explaining:
         self._blocks: list[Block] = []
         self._memory = Memory({})
         self._is_measured = False
+        self._share = Share.of_job(job)
 
     async def advance(self) -> Explanation | None:
         """Ask one round of masks; or, if there is nothing more to ask, fit and store the explanation.
 
         Raises ClaimLost as soon as the job is no longer to be worked on here.
         """
+        fit = await self.measure()
+        if fit is None:
+            return None
+        assert self._table is not None
+        fit = replace(fit, how={**fit.how, "unanswered": asdict(self._memory.unanswered)})
+        parts, span = self._parts, self._span
+        explanation = _conclude(self._table, self._recipe, fit, self._blocks, parts, reference(span))
+        await write(parts.store, _save, explanation, self._job, self._exchange, parts.orders)
+        record_result(span, explanation)
+        return explanation
+
+    async def measure(self) -> Fit | None:
+        """Ask one round of masks, of a game that is shared one batch; or what there is gives this. Raises ClaimLost."""
         recipe, parts = self._recipe, self._parts
         if self._table is None:
             self._table = await lay(self._exchange, recipe, parts)
@@ -135,6 +150,8 @@ class Explaining:
             self._memory.known = await asyncio.to_thread(known_of, self._table, parts, self._blocks)
             self._is_measured = await read(parts.store, _is_measured, self._table.game, recipe)
             self._on_progress(_progress(self._blocks, recipe, "preparing"))
+        elif self._share.of > 1:
+            self._blocks = await load_blocks(self._table.game, parts)
         table = self._table
         evidence = evidence_of(table.game, table.target, self._blocks, parts.plugins)
         try:
@@ -147,12 +164,7 @@ class Explaining:
         if isinstance(step, Ask):
             await self._ask(table, step)
             return None
-        how = {"unanswered": asdict(self._memory.unanswered)}
-        step = replace(step, how={**step.how, **how})
-        explanation = _conclude(table, recipe, step, self._blocks, parts, reference(self._span))
-        await write(parts.store, _save, explanation, self._job, self._exchange, parts.orders)
-        record_result(self._span, explanation)
-        return explanation
+        return step
 
     async def close(self) -> None:
         if self._table is not None:
@@ -161,7 +173,9 @@ class Explaining:
     async def _ask(self, table: Table, ask: Ask) -> None:
         """One round. Each answered batch is committed before the next is sent."""
         parts, headers = self._parts, headers_of(self._span)
-        left = in_order(ask.masks, ask.replicates)
+        left = self._share.order(ask.masks, ask.replicates)
+        if self._share.of > 1:
+            left = left[: at_once(table, parts)]  # then it is looked at what the others have
         with parts.telemetry.round_span(ask.round, len(ask.masks)):
             while len(left):
                 rows, number = left[: at_once(table, parts)], len(self._blocks)
@@ -171,7 +185,8 @@ class Explaining:
                     await self._wait(block, ask)
                     continue
                 left = left[len(rows) :]  # of these, what the server left out is asked in the next round
-                is_new, state = await write(parts.store, keep, table.game, block, self._job, ask.r2)
+                kept = keep_beside if self._share.of > 1 else keep
+                is_new, state = await write(parts.store, kept, table.game, block, self._job, ask.r2)
                 # where another job was faster, its readings stand
                 self._blocks = [*self._blocks, block] if is_new else await load_blocks(table.game, parts)
                 self._on_progress(_progress(self._blocks, self._recipe, ask.reason))
@@ -244,6 +259,17 @@ def keep(
     """Keep an answered batch, if the job is still ours; whether it was new, and how the job is."""
     state = outbox.hold(connection, job, r2=r2) if job else "running"
     return games.append_block(connection, game.id, block, project=game.project), state
+
+
+def keep_beside(
+    connection: Connection, game: Game, block: Block, job: outbox.Job | None, r2: float | None
+) -> tuple[bool, outbox.JobState]:
+    """The same where others measure too: under the next free number, since theirs are other masks."""
+    is_new, state = keep(connection, game, block, job, r2)
+    while not is_new:
+        block = replace(block, number=games.count_blocks(connection, game.id, project=game.project))
+        is_new = games.append_block(connection, game.id, block, project=game.project)
+    return False, state
 
 
 def _save(

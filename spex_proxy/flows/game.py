@@ -70,10 +70,21 @@ def _known(conn: sa.Connection, made: Exchange, rules: Rules) -> Exchange | None
     return None
 
 
-async def enqueue_game(stored: Stored, recipe: Recipe, parts: Parts) -> str:
-    """Leave it to a worker; returns the job's id."""
-    exchange = stored.exchange
-    return await write(
-        parts.store, outbox.enqueue, exchange_id=exchange.id, recipe=recipe_of(exchange, recipe), why=WHY,
-        priority=outbox.Priority.ASKED, project=exchange.project,
-    )  # fmt: skip
+async def enqueue_game(stored: Stored, recipe: Recipe, parts: Parts, shares: int = 1) -> str:
+    """Leave it to a worker, or to several; returns the id of the job that explains.
+
+    With `shares`, so many jobs measure the game together, each on a worker of its own if there are as many.
+    """
+    return await write(parts.store, _enqueue, stored.exchange, recipe_of(stored.exchange, recipe), shares)
+
+
+def _enqueue(conn: sa.Connection, exchange: Exchange, recipe: Recipe, shares: int) -> str:
+    ids = [
+        outbox.enqueue(
+            conn, exchange_id=exchange.id, recipe=recipe, why=WHY, priority=outbox.Priority.ASKED,
+            project=exchange.project, kind="share" if part else "explain",
+            task={"part": part, "of": shares} if shares > 1 else None,
+        )
+        for part in range(shares)
+    ]  # fmt: skip
+    return ids[0]

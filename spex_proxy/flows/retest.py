@@ -131,7 +131,7 @@ async def _spoken(
     """The answer's body, once production leaves room. Raises ClaimLost if the job is not to be worked on meanwhile."""
     if parts.gate is None:
         return await speak(server, exchange.kind, body, parts.priority)
-    turn = Turn((exchange.prompt_tokens or 0) + (exchange.output_tokens or 0), 1, "alone")
+    turn = Turn((exchange.prompt_tokens or 0) + (exchange.output_tokens or 0), 1, "alone", server.base_url)
     while True:
         said = await parts.gate.ask(turn, lambda: speak(server, exchange.kind, body, parts.priority))
         if not isinstance(said, Kept):

@@ -70,6 +70,19 @@ class Table:
     scorer: Scorer
     close: Callable[[], None]
     """To be called in the end, whatever it was."""
+    caller: Caller
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, for whom: what the gate and the budgets go by."""
+
+    scorer: Scorer
+    project: str
+    server: str = ""
+    """Base URL of the replica that is asked."""
+    rule: str | None = None
+    """Name of the rule that decided about the exchange, whose budget its masks are asked from."""
 
 
 async def lay_request(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
@@ -113,7 +126,7 @@ async def lay_request(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table
         raise CannotExplain(
             f"prompt and answer have {longest} tokens together, the server takes {scorer.max_tokens} to score them"
         )
-    return await laid(Laid(exchange, tokens, salt, "features", players, aimed, scorer), recipe, parts)
+    return await laid(Laid(exchange, tokens, salt, "features", players, aimed, scorer, server.base_url), recipe, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +140,8 @@ class Laid:
     players: Segmentation
     aimed: Aimed
     scorer: Scorer
+    server: str = ""
+    """Base URL of the model server that is asked; empty if it is none."""
     close: Callable[[], None] = lambda: None
 
 
@@ -148,8 +163,10 @@ async def laid(parts_of: Laid, recipe: Recipe, parts: Parts) -> Table:
     )
     game = replace(game, digest=game_digest(game, parts_of.tokens, parts_of.salt))
     game = await write(parts.store, games.save_game, game)
+    rule = await read(parts.store, exchanges.load_rule, exchange.id, project=exchange.project)
     target, scorer = parts_of.aimed.target, parts_of.scorer
-    return Table(exchange, parts_of.tokens, parts_of.salt, game, target, scorer, parts_of.close)
+    caller = Caller(scorer, exchange.project, parts_of.server, rule)
+    return Table(exchange, parts_of.tokens, parts_of.salt, game, target, scorer, parts_of.close, caller)
 
 
 def aimed_at(recipe: Recipe, exchange: Exchange, tokens: TokenizedExchange, most: int) -> Aimed:

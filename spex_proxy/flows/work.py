@@ -108,6 +108,9 @@ async def _done(job: outbox.Job, parts: Parts, on_report: Callable[[Report], Non
     """What the job's kind says."""
     if job.kind == "explain":
         return await _explain(job, parts, on_report, step)
+    if job.kind == "share":
+        await _share(job, parts, on_report, step)
+        return None
     run = {"retest": run_retest, "table": run_table}.get(job.kind)
     if run is None:
         raise CannotExplain(f"this version of spex-proxy knows no jobs of kind {job.kind!r}; a newer one made it")
@@ -129,6 +132,33 @@ async def _in_one_step(name: str, work: Callable[[], Awaitable[None]], step: Ste
     await step(name, part)
     for error in ends:
         raise error
+
+
+async def _share(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None], step: Step) -> None:
+    """Batch by batch, until there is nothing more to ask: who explains will find it all there."""
+    async with explaining(
+        job.exchange_id,
+        job.recipe(),
+        parts,
+        project=job.project,
+        job=job,
+        on_progress=lambda progress: on_report(Report(job, progress)),
+    ) as one:
+        ends: list[Exception | None] = []
+
+        async def play_batch() -> bool:
+            try:
+                if await one.measure() is not None:
+                    ends.append(None)
+            except Exception as error:  # noqa: BLE001 - raised outside: a step's record holds no errors
+                ends.append(error)
+            return not ends
+
+        while await step("batch", play_batch):
+            pass
+        if ends[0] is not None:
+            raise ends[0]
+    await write(parts.store, outbox.finish, job, None)
 
 
 async def _explain(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None], step: Step) -> Explanation:

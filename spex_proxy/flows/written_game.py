@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from spex_proxy.facts.errors import CannotExplain
 from spex_proxy.facts.evidence import Masks, Probe
-from spex_proxy.facts.exchange import Exchange, Message, MessagePlace, TokenizedExchange
+from spex_proxy.facts.exchange import OBSTACLES, Exchange, Message, MessagePlace, TokenizedExchange
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.plug.kinds import Rules
 
@@ -101,6 +102,26 @@ def differences(exchange: Exchange, rules: Rules) -> list[str]:
         "what fixes its values (model, data, settings or code)": stored["digest"] == rules.digest,
     }
     return [what for what, is_same in same.items() if not is_same]
+
+
+def question_of(exchange: Exchange) -> dict[str, Any]:
+    """A stored answer as a question to a model whose parts are ablated: the same prompt, the same answer.
+
+    Raises CannotExplain for a request whose prompt is more than texts that the model's own template puts together.
+    """
+    named = {"name": f"exchange {exchange.id}", "answer": exchange.output_text}
+    if exchange.obstacle is not None:
+        raise CannotExplain(OBSTACLES.get(exchange.obstacle, exchange.obstacle))
+    if not exchange.output_text:
+        raise CannotExplain("this exchange has no answer in text")
+    if exchange.kind == "completion":
+        return {"prompt": exchange.messages[0].text, **named}
+    if exchange.kind != "chat" or any(m.kind != "text" or m.part is not None for m in exchange.messages):
+        raise CannotExplain(
+            f"this {exchange.kind} request holds more than plain messages (tools, parts, another protocol): write its "
+            "prompt into the game's file, as the model saw it, as `prompt`"
+        )
+    return {"messages": [{"role": m.role, "content": m.text} for m in exchange.messages], **named}
 
 
 def _starts(texts: Sequence[str], first: int) -> list[int]:

@@ -151,6 +151,12 @@ def load_tokens(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT
     return None if row is None else codec.decode_tokens(row.blob, f"tokens of {exchange_id}")
 
 
+def load_rule(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> str | None:
+    """Name of the rule that decided about an exchange; None if there is none, or no such exchange."""
+    query = sa.select(exchanges.c.rule).where(exchanges.c.project == project, exchanges.c.id == exchange_id)
+    return conn.execute(query).scalar()
+
+
 def keep_until(conn: sa.Connection, exchange_id: str, until: datetime, *, project: str = DEFAULT_PROJECT) -> None:
     """Keep an exchange at least so long: a hint to retention, which only ever grows."""
     column = exchanges.c.keep_until

@@ -82,6 +82,13 @@ def load_blocks(conn: sa.Connection, game_id: str, *, project: str = DEFAULT_PRO
     )
 
 
+def count_blocks(conn: sa.Connection, game_id: str, *, project: str = DEFAULT_PROJECT) -> int:
+    """The next free number."""
+    this = (evidence_blocks.c.project == project, evidence_blocks.c.game_id == game_id)
+    last = conn.scalar(sa.select(sa.func.max(evidence_blocks.c.number)).where(*this))
+    return 0 if last is None else int(last) + 1
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class BlockSeal:
     """A block of evidence by its digest: what a report quotes."""

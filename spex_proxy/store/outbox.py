@@ -34,8 +34,9 @@ from spex_proxy.store.tables import outbox, pauses
 
 JobState = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
-JobKind = Literal["explain", "retest", "table"]
-"""What is to be done: explain an exchange, ask again without some segments, or measure the missing lines of a table."""
+JobKind = Literal["explain", "retest", "table", "share"]
+"""What is to be done: explain an exchange, ask again without some segments, measure the missing lines of a table, or
+help to measure what another job explains."""
 
 LONGEST_PAUSE = timedelta(hours=1)
 """No job is left alone for longer: a `retry_at` further ahead was written before the clock was set back."""
@@ -205,8 +206,8 @@ def hold(conn: sa.Connection, job: Job, *, r2: float | None = None) -> JobState:
     return state
 
 
-def finish(conn: sa.Connection, job: Job, explanation_id: str) -> None:
-    """What was asked for is stored, in this same transaction: the explanation, or something about it.
+def finish(conn: sa.Connection, job: Job, explanation_id: str | None) -> None:
+    """What was asked for is stored, in this same transaction: the explanation, or something about or towards it.
     Raises ClaimLost."""
     _end(conn, job, state="done", explanation_id=explanation_id, reason=None, finished_at=utc_now())
 

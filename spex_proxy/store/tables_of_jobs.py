@@ -31,7 +31,7 @@ outbox = sa.Table(
     counter("failures"),
     counter("takeovers"),
     sa.Column("r2_so_far", sa.Double()),  # of the rounds that are answered, while there is no explanation
-    sa.Column("kind", Text, nullable=False, server_default="explain"),  # explain, retest or table
+    sa.Column("kind", Text, nullable=False, server_default="explain"),  # explain, retest, table or share
     sa.Column("task", sa.JSON()),  # ids and numbers of what a retest or a table is about; no content
     of("exchanges", "exchange_id"),
     of("explanations", "explanation_id"),

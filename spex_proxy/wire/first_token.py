@@ -14,7 +14,7 @@ import numpy as np
 from spex_proxy.facts.errors import BadReply
 from spex_proxy.facts.evidence import Probe, Reading
 from spex_proxy.wire.engine import checked
-from spex_proxy.wire.scoring import Usage, choice_of, read_usage
+from spex_proxy.wire.scoring import Usage, choices_of, read_usage
 
 SPELLED = "token_id:{}"
 """How the server names tokens that are asked for as ids: two of them may have the same text."""
@@ -37,11 +37,8 @@ def first_token_body(model: str, probes: Sequence[Probe], priority: int, cache_s
 
 def read_first_token(reply: Any, probes: Sequence[Probe]) -> tuple[list[Reading], Usage]:
     """Readings in the probes' order. Raises BadReply, naming the probe, if anything is amiss."""
-    choices = reply.get("choices") if isinstance(reply, dict) else None
-    if not isinstance(choices, list) or len(choices) != len(probes):
-        count = len(choices) if isinstance(choices, list) else "no"
-        raise BadReply(f"asked for {len(probes)} probes, the server answered {count} choices")
-    readings = [_read(choice_of(choices, number), probe, number) for number, probe in enumerate(probes)]
+    choices = choices_of(reply, len(probes))
+    readings = [_read(choice, probe, n) for n, (choice, probe) in enumerate(zip(choices, probes, strict=True))]
     return readings, read_usage(reply)
 
 

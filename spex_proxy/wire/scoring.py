@@ -48,20 +48,26 @@ def completions_body(model: str, probes: Sequence[Probe], priority: int, cache_s
 
 def read_completions(reply: Any, probes: Sequence[Probe]) -> tuple[list[Reading], Usage]:
     """Readings in the probes' order. Raises BadReply, naming the probe, if anything is amiss."""
-    choices = reply.get("choices") if isinstance(reply, dict) else None
-    if not isinstance(choices, list) or len(choices) != len(probes):
-        count = len(choices) if isinstance(choices, list) else "no"
-        raise BadReply(f"asked for {len(probes)} probes, the server answered {count} choices")
-    readings = [_read_choice(choice_of(choices, number), probe, number) for number, probe in enumerate(probes)]
+    choices = choices_of(reply, len(probes))
+    readings = [_read_choice(choice, probe, n) for n, (choice, probe) in enumerate(zip(choices, probes, strict=True))]
     return readings, read_usage(reply)
 
 
-def choice_of(choices: Sequence[Any], number: int) -> Mapping[str, Any]:
-    """The one choice that says it answers probe `number`: their order promises nothing."""
+def choices_of(reply: Any, count: int) -> list[Mapping[str, Any]]:
+    """One choice for each of `count` probes, by the number that it says it answers: their order promises nothing.
+    Raises BadReply."""
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(choices, list) or len(choices) != count:
+        found = len(choices) if isinstance(choices, list) else "no"
+        raise BadReply(f"asked for {count} probes, the server answered {found} choices")
+    numbered: dict[int, Mapping[str, Any]] = {}
     for choice in choices:
-        if isinstance(choice, dict) and choice.get("index") == number:
-            return choice
-    raise BadReply(f"the server's choices carry no index {number}")
+        if isinstance(choice, dict) and type(choice.get("index")) is int:
+            numbered.setdefault(choice["index"], choice)
+    for number in range(count):
+        if number not in numbered:
+            raise BadReply(f"the server's choices carry no index {number}")
+    return [numbered[number] for number in range(count)]
 
 
 def _read_choice(choice: Mapping[str, Any], probe: Probe, number: int) -> Reading:

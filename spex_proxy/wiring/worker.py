@@ -18,7 +18,7 @@ from spex_proxy.flows.work import Report, Retries
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.gate.gate import Gate
-from spex_proxy.ports.gate.server_load import ServerMetrics, busiest
+from spex_proxy.ports.gate.server_load import ServerWatch
 from spex_proxy.ports.load_board import Board
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.model_servers import ModelServers
@@ -71,11 +71,11 @@ async def _gate(settings: Settings, key: str | None, *, in_foreground: bool) -> 
         board.close()
         yield None
         return
-    metrics = [ServerMetrics(url, key, settings.upstream_ca) for url in settings.upstreams]
+    watches = {url: ServerWatch(url, key, settings.upstream_ca) for url in settings.upstreams}
     try:
-        yield Gate(board.read, lambda: busiest([one.look() for one in metrics]), read_hours(settings.gate_hours))
+        yield Gate(board.read, lambda url: watches[url].look(), read_hours(settings.gate_hours))
     finally:
-        for one in metrics:
+        for one in watches.values():
             await one.close()
         board.close()
 

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from spex_proxy.facts.explanation import Check, Explanation
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
+from spex_proxy.flows.acting import Orders
 from spex_proxy.flows.explain import Parts
 from spex_proxy.flows.intake import Captured, Intake
 from spex_proxy.flows.save import save_captured
@@ -60,6 +61,7 @@ class Desk:
     scorer: str = "completions"
     gate: Gate | None = None
     budget: TokenBudget = UNLIMITED
+    orders: Orders | None = None
     counters: Counters = field(default_factory=Counters)
     exporter: InMemorySpanExporter = field(default_factory=InMemorySpanExporter)
     reports: list[Report] = field(default_factory=list)
@@ -103,7 +105,7 @@ class Desk:
             return Scorers(server, self.scorer, 100)
 
         servers = ModelServers([self.upstream_url])
-        more = (100, self.gate, self.budget, self.counters)
+        more = (100, self.gate, self.budget, self.counters, self.orders)
         yield Parts(self.store, servers, self.plugins, self.telemetry, scorers, *more)
 
     async def work_off(self, most_jobs: int = 10) -> list[Report]:

@@ -34,7 +34,7 @@ class Planted:
             value="mean",
             unit="points",
             digest=seal(canonical_json(config.get("terms", []))),
-            batch=16,
+            batch=config.get("batch", 16),
             cost="an addition",
             notes=("Nothing was trained.",),
         )

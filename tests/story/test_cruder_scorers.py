@@ -108,7 +108,7 @@ async def test_why_it_is_taken_is_told(other: OtherServer) -> None:
         "nothing else works",
         "no engine",
         "no generate: 404",
-        "no completions: POST /v1/completions",
+        "no completions: POST /tokenize answered 404",
     ):
         assert words in choice.why
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,18 +14,20 @@ from rich.console import Console
 from sqlalchemy import Engine
 
 from spex_proxy.facts.errors import CannotExplain, PluginError
+from spex_proxy.facts.exchange import Message
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.flows.explain import explain
 from spex_proxy.flows.game import Stored, enqueue_game, store_game
 from spex_proxy.flows.retest import ask_retest
+from spex_proxy.flows.written_game import question_of
 from spex_proxy.store import browse, exchanges, games
 from spex_proxy.store.connect import reading
 from spex_proxy.study.html import standalone
 from spex_proxy.study.stored import load_sheet
 from spex_proxy.study.terminal import explanation_panel
 from spex_proxy.study.view import make_view
-from tests.story.explaining import Desk
+from tests.story.explaining import Desk, question
 from tests.story.games import NAMES, Planted, plugins
 from tests.story.scripted_model import ScriptedModel, planted
 
@@ -177,3 +180,30 @@ def test_each_is_closed_whatever_happens(desk: Desk) -> None:
     with pytest.raises(PluginError):
         asyncio.run(play(desk, {"terms": TERMS, "raises": 0}))
     assert Planted.closed == closed + 2
+
+
+def test_a_stored_answer_becomes_a_question(model_and_desk: tuple[ScriptedModel, Desk]) -> None:
+    model, desk = model_and_desk
+    asked = desk.ask(question("Is it so?", temperature=0))
+    with reading(desk.store) as connection:
+        exchange = exchanges.load_exchange(connection, asked)
+    assert question_of(exchange) == {
+        "messages": [{"role": "user", "content": "Is it so?"}],
+        "answer": model.answer,
+        "name": f"exchange {asked}",
+    }
+    tool = replace(exchange, messages=(*exchange.messages, Message("tool_definition", "{}", kind="tool_definition")))
+    with pytest.raises(CannotExplain, match="more than plain messages"):
+        question_of(tool)
+    with pytest.raises(CannotExplain, match="no answer in text"):
+        question_of(replace(exchange, output_text=""))
+    with pytest.raises(CannotExplain, match="more than one choice"):
+        question_of(replace(exchange, obstacle="several_choices"))
+
+
+@pytest.fixture
+def model_and_desk(store: Engine) -> Iterator[tuple[ScriptedModel, Desk]]:
+    with ScriptedModel(planted(-3, {})) as model:
+        made = Desk(model.url, store, RECIPE)
+        yield model, made
+        made.close()

@@ -15,13 +15,16 @@ import pytest
 from sqlalchemy import Engine
 
 from spex_proxy.facts.load import Production
+from spex_proxy.facts.rules import DEFAULT_RULE, Rule, When
 from spex_proxy.facts.token_budget import TokenBudget
+from spex_proxy.flows.acting import Orders
+from spex_proxy.flows.rules.read import make_book
 from spex_proxy.flows.work import Report
 from spex_proxy.ports.gate.gate import Gate
 from spex_proxy.ports.load_board import Board
 from spex_proxy.ports.scorers import Scored
 from spex_proxy.store import steering
-from tests.story.explaining import Desk, question, sentences
+from tests.story.explaining import RECIPE, Desk, question, sentences
 from tests.story.raw_client import RawClient, chat_request
 from tests.story.running import Proxy, relay
 from tests.story.scripted_backends import BackedModel
@@ -216,6 +219,23 @@ def test_a_budget_that_is_spent(model: ScriptedModel, store: Engine) -> None:
             steering.cancel(connection, desk.jobs(exchange)[0].id)
     assert len(model.asked) == 8
     desk.budget = replace(desk.budget, day=None)
+    desk.close()
+
+
+def test_a_rules_own_budget(model: ScriptedModel, store: Engine) -> None:
+    """It holds for the exchanges that the rule chose, by the rules in force now; then a larger one lets them go on."""
+    rule = Rule("all", When(), 1.0, 1.0, RECIPE, tokens_per_day=10)
+    books = [make_book((rule,), replace(rule, name=DEFAULT_RULE))]
+    desk = Desk(model.url, store, budget=TokenBudget(day=1_000_000))
+    desk.orders = Orders(lambda: books[-1], desk.plugins, desk.counters, b"")
+    desk.ask(FIVE)
+    said = "waiting: rule all: "
+    with explaining(desk) as ends:
+        eventually(lambda: any(r.progress and r.progress.note.startswith(said) for r in desk.reports))
+        assert len(model.asked) == 8
+        books.append(make_book((replace(rule, tokens_per_day=1_000_000),), rule))
+    assert ends[0].explanation is not None
+    assert len(model.asked) == MASKS
     desk.close()
 
 

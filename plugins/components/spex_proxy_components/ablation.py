@@ -73,7 +73,11 @@ class Cut:
 
 
 class Hooks:
-    """Hooks on a model's ablated layers. `cut` is what they do to the next pass; None leaves it alone."""
+    """Hooks on a model's ablated layers. `cut` is what they do to the next pass; None leaves it alone.
+
+    A pass begins with one row that all masks share, or with a row for each. What a cut multiplies has a row for each
+    mask from then on: what the first ablated layer does before its cut is done once.
+    """
 
     def __init__(self, anatomy: Anatomy, layout: Layout) -> None:
         self.cut: Cut | None = None
@@ -92,7 +96,7 @@ class Hooks:
             handle.remove()
 
     def _heads_hook(self, at: int) -> Callable[..., Any]:
-        def ablate(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+        def ablate(_: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
             if self.cut is None:
                 return None
             joined = inputs[0]
@@ -104,12 +108,12 @@ class Hooks:
                 if self.cut.fill
                 else None
             )
-            return (mixed(by_head, factors, fill).view(rows, tokens, width), *inputs[1:])
+            return (mixed(by_head, factors, fill).reshape(-1, tokens, width), *inputs[1:])
 
         return ablate
 
     def _mlp_hook(self, at: int) -> Callable[..., Any]:
-        def ablate(module: nn.Module, inputs: object, output: object) -> object:
+        def ablate(_: nn.Module, __: object, output: object) -> object:
             if self.cut is None:
                 return None
             said = tensors_of(output)

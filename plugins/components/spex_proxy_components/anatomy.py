@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -47,7 +48,7 @@ class Anatomy:
             width = joined_width(self.joining[number])
             if width % self.n_heads:
                 raise ValueError(
-                    f"layer {number}: {width} numbers come from the heads, and {self.n_heads} heads do not divide them; "
+                    f"layer {number}: {width} numbers come from the heads, and {self.n_heads} heads don't divide them; "
                     "which belong to which head is unknown"
                 )
             if wants_mlp and self.mlps[number] is None:
@@ -58,12 +59,13 @@ class Anatomy:
 
 def joined_width(joining: nn.Module) -> int:
     """Length of its input; `nf` and `nx` are GPT-2's words."""
-    return int(joining.in_features if hasattr(joining, "in_features") else joining.nx)
+    width: Any = getattr(joining, "in_features", None) or joining.nx
+    return int(width)
 
 
-def take_apart(model: nn.Module) -> Anatomy:
+def take_apart(model: Any) -> Anatomy:
     """Raises ValueError, naming what was looked for, for a model that is built otherwise."""
-    config = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    config = model.config.get_text_config()
     n_layers, n_heads = (int(getattr(config, name, 0) or 0) for name in ("num_hidden_layers", "num_attention_heads"))
     lists = [
         (path, part)

@@ -15,7 +15,7 @@ class Components:
     name = "components"
     needs_server = False
 
-    def open(self, config: Mapping[str, Any], ask: Ask | None) -> OpenGame:
+    def open(self, config: Mapping[str, Any], ask: Ask | None) -> OpenGame:  # noqa: ARG002 - no server
         """Load the model and measure what the ablations need. docs/components.md says what `config` may hold.
 
         Raises ValueError for a configuration, a model or questions that make no game; ModuleNotFoundError without

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from torch import nn
 
 from spex_proxy.facts.seals import canonical_json, seal
 from spex_proxy.plug.kinds import Player, Rules
@@ -37,12 +36,14 @@ def opened(wanted: Wanted) -> OpenComponents:
     return game_of(model, tokenizer, wanted)
 
 
-def loaded(wanted: Wanted) -> tuple[nn.Module, Tokenizer]:
+def loaded(wanted: Wanted) -> tuple[Any, Tokenizer]:
     """Model and tokenizer. Raises ValueError if there are none, or if the device is none."""
     where: dict[str, Any] = {"device_map": wanted.device_map} if wanted.device_map is not None else {}
+    quiet: Any = transformers.utils.logging
+    quiet.disable_progress_bar()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(wanted.model)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             wanted.model, dtype=getattr(torch, wanted.dtype), **where
         )
     except (OSError, ValueError, KeyError) as error:
@@ -55,7 +56,7 @@ def loaded(wanted: Wanted) -> tuple[nn.Module, Tokenizer]:
     return model.eval(), tokenizer
 
 
-def game_of(model: nn.Module, tokenizer: Tokenizer, wanted: Wanted) -> OpenComponents:
+def game_of(model: Any, tokenizer: Tokenizer, wanted: Wanted) -> OpenComponents:
     """The game of a loaded model."""
     anatomy = take_apart(model)
     first, stop = wanted.layers or (0, len(anatomy.layers))
@@ -83,7 +84,7 @@ def game_of(model: nn.Module, tokenizer: Tokenizer, wanted: Wanted) -> OpenCompo
     return OpenComponents(rules, anatomy, layout, hooks, prepared, wanted)
 
 
-def check_lengths(model: nn.Module, asked: Sequence[Asked]) -> None:
+def check_lengths(model: Any, asked: Sequence[Asked]) -> None:
     """Raises ValueError for questions longer than the model reads, or sees at once."""
     config = model.config.get_text_config()
     windows = [getattr(config, name, None) for name in ("max_position_embeddings", "sliding_window")]
@@ -107,8 +108,8 @@ def prepared_of(
     drawn = draws(len(asked), len(references), wanted.seed, is_own=not wanted.reference)
     packs: list[Prepared] = []
     for reference in sorted(set(drawn)):  # questions that share tokens in a pack share the text that replaces them
-        for each in pack(asked, [number for number in everyone if drawn[number] == reference]):
-            packs.append(prepare(anatomy, layout, each, aligned(fills[reference], each), dtype))
+        mine = pack(asked, [number for number in everyone if drawn[number] == reference])
+        packs += [prepare(anatomy, layout, each, aligned(fills[reference], each), dtype) for each in mine]
     return packs
 
 
@@ -126,10 +127,10 @@ def draws(questions: int, references: int, seed: int, is_own: bool) -> list[int]
 
 
 def compared(
-    model: nn.Module, anatomy: Anatomy, layout: Layout, hooks: Hooks, prepared: Sequence[Prepared],
+    model: Any, anatomy: Anatomy, layout: Layout, hooks: Hooks, prepared: Sequence[Prepared],
     asked: Sequence[Asked], wanted: Wanted,
 ) -> str:  # fmt: skip
-    """Nothing ablated, our way and the model's own must say the same. Returns a note; raises ValueError if they don't."""
+    """Nothing ablated, our way and the model's own must say the same. Returns a note, or raises ValueError."""
     full = np.ones((1, len(layout)), dtype=np.bool_)
     ours: dict[int, float] = {}
     for each in prepared:
@@ -148,7 +149,7 @@ def compared(
     )
 
 
-def plain_logprob(model: nn.Module, asked: Asked) -> float:
+def plain_logprob(model: Any, asked: Asked) -> float:
     """Log-probability of the answer by the model's own forward pass: one row, no hook, no pack."""
     ids = torch.as_tensor([[*asked.prompt, *asked.answer[:-1]]], device=next(model.parameters()).device)
     with torch.inference_mode():
@@ -177,8 +178,8 @@ def told(anatomy: Anatomy, wanted: Wanted, references: Sequence[Sequence[int]]) 
     shared = anatomy.shared_heads
     if wanted.components != "mlp" and shared > 1:
         notes.append(
-            f"The players are query heads; {shared} of them share one set of keys and values (grouped-query attention), "
-            "which stay as they are when one is ablated."
+            f"The players are query heads; {shared} of them share one set of keys and values "
+            "(grouped-query attention), which stay as they are when one is ablated."
         )
     return notes
 
@@ -190,7 +191,7 @@ def cost(anatomy: Anatomy, layout: Layout, prepared: Sequence[Prepared], questio
 
 
 def digest(
-    model: nn.Module, layout: Layout, asked: Sequence[Asked], references: Sequence[Sequence[int]], wanted: Wanted
+    model: Any, layout: Layout, asked: Sequence[Asked], references: Sequence[Sequence[int]], wanted: Wanted
 ) -> str:
     """Of everything that fixes the values: weights by their bytes, tokens, ablation, precision, this code."""
     chosen: Mapping[str, Any] = {
@@ -204,19 +205,19 @@ def digest(
     return seal(canonical_json(chosen), weights_digest(model))
 
 
-def architecture(model: nn.Module) -> dict[str, Any]:
+def architecture(model: Any) -> dict[str, Any]:
     """What the configuration says of the model itself, without where it came from and which version wrote it."""
     said: dict[str, Any] = model.config.to_dict()
     left_out = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures")
     return {name: repr(value) for name, value in said.items() if name not in left_out}
 
 
-def weights_digest(model: nn.Module) -> bytes:
+def weights_digest(model: Any) -> bytes:
     """SHA-256 over all parameters and buffers by name, shape, type and bytes; wherever they came from."""
     found = hashlib.sha256()
     named = [*model.named_parameters(), *model.named_buffers()]
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
         here = tensor.detach().cpu().contiguous()
         found.update(f"{name} {here.dtype} {tuple(here.shape)}\n".encode())
-        found.update(here.reshape(-1).view(torch.uint8).numpy() if here.numel() else b"")
+        found.update(here.reshape(-1).view(torch.uint8).numpy().tobytes() if here.numel() else b"")
     return found.digest()

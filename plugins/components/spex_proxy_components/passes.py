@@ -121,7 +121,7 @@ def run(
             prepared.fill,
         )
         try:
-            hidden = prepared.hidden.expand(len(masks), -1, -1)
+            hidden = prepared.hidden  # one row, until the first cut makes a row of each mask
             for layer, (arguments, named) in zip(anatomy.layers[layout.first :], prepared.calls, strict=True):
                 hidden = tensors_of(layer(hidden, *arguments, **named))
         finally:

@@ -27,9 +27,9 @@ class Question:
 
     @property
     def shown(self) -> str:
-        """For lists: its name, else the last line of what is asked."""
-        asked = self.prompt or self.messages[-1]["content"]
-        return (self.name or asked.strip().rpartition("\n")[2])[-NAME_LENGTH:] or "question"
+        """For lists, in one line: its name, else the end of what is asked."""
+        asked = self.name or self.prompt or self.messages[-1]["content"]
+        return " ".join(asked.split())[-NAME_LENGTH:] or "question"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def prompt_of(question: Question, tokenizer: Tokenizer, number: int) -> tuple[tu
 
 
 def continued(prompt: Sequence[int], text: str, answer: str, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Tokens of an answer behind a prompt: as the tokenizer cuts both together, if that leaves the prompt's as they are."""
+    """Tokens of an answer behind a prompt: as the tokenizer cuts both together, if the prompt's stay as they are."""
     if text:
         joined = tokenizer.encode(text + answer)
         if tuple(joined[: len(prompt)]) == tuple(prompt):

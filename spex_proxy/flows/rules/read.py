@@ -16,6 +16,7 @@ from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.rules import DEFAULT_RULE, USUAL_WATCHES, Action, Globs, Rule, RuleBook, Watch, When
 from spex_proxy.facts.seals import canonical_json, seal
+from spex_proxy.facts.token_budget import WINDOWS
 from spex_proxy.flows.rules.nodes import Alias, Bad, Nodes, error_of, listed, root_of
 from spex_proxy.wire.chat import KINDS
 
@@ -145,6 +146,7 @@ class _Reader(Nodes):
                 "explain": self.share,
                 "per_minute": self.count,
                 "per_day": self.count,
+                **{f"tokens_per_{window}": partial(self.count, least=1) for window in WINDOWS},
                 "priority": self.priority,
                 "exact_token_ids": self.truth,
                 "recipe": self.recipe,
@@ -168,7 +170,8 @@ class _Reader(Nodes):
             if fields["when"].flag or "rate" in fields:
                 raise self.bad(node, "`flag` and `rate` are for rules that act: say what, with `do`")
             return dataclasses.replace(self._otherwise, **fields)
-        strange = [name for name in ("capture", "explain", "exact_token_ids") if name in fields]
+        budgets = [f"tokens_per_{window}" for window in WINDOWS]
+        strange = [name for name in ("capture", "explain", "exact_token_ids", *budgets) if name in fields]
         if strange:
             raise self.bad(node, f"a rule that acts does not sample: {strange[0]!r} belongs into a rule without `do`")
         acting = {"capture": 0.0, "explain": 0.0, "priority": PRIORITIES["flagged"], "action": action, **fields}

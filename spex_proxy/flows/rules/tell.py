@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.rules import Action, Globs, Range, Rule, RuleBook, When
+from spex_proxy.facts.token_budget import WINDOWS
 from spex_proxy.flows.rules.match import knows_head_only
 
 
@@ -34,6 +35,9 @@ def _lines(rule: Rule, base: Recipe) -> Iterator[str]:
         f"{most} a {unit}" for unit, most in (("minute", rule.per_minute), ("day", rule.per_day)) if most is not None
     ]
     yield f"explains {rule.explain:.4g} of the captured" + (f", at most {' and '.join(caps)}" if caps else "")
+    tokens = [f"{most:,} a {window}" for window in WINDOWS if (most := getattr(rule.budget, window)) is not None]
+    if tokens:
+        yield f"explaining them may cost at most {' and '.join(tokens)} prompt tokens"
     yield f"with priority {rule.priority}" + (", exact token ids" if rule.exact_token_ids else "")
     changes = {
         field.name: getattr(rule.recipe, field.name)

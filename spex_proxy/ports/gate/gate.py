@@ -42,6 +42,8 @@ class Turn:
     """Prompt tokens that the server has to compute for it."""
     questions: int
     manner: Manner
+    server: str = ""
+    """Base URL of the replica that is asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,16 @@ class Kept:
 
 
 class Gate:
-    """One for all jobs of a worker. Of one event loop."""
+    """One for all jobs of a worker. Of one event loop.
+
+    What the model servers say of themselves is looked at for the replica that is asked, so that a full one keeps nobody
+    from another. What the relays know they know of all replicas together.
+    """
 
     def __init__(
         self,
         production: Callable[[], Production | Unseen],
-        server: Callable[[], ServerLoad | Unseen | None] = lambda: None,
+        server: Callable[[str], ServerLoad | Unseen | None] = lambda _url: None,
         hours: Hours | None = None,
         *,
         most_per_batch: int = 32,
@@ -67,7 +73,8 @@ class Gate:
         self._server = server
         self._hours = hours
         self._longest_wait_s = longest_wait_s
-        self._own = 0
+        self._own: Counter[str] = Counter()
+        """Questions that run, by replica."""
         self._pace, self._credit = Pace(), 0.0
         self._window_at = self._credit_at = time.monotonic()
         self._window_gaps = Gaps()
@@ -89,13 +96,13 @@ class Gate:
         production came and the question was ended; try again, with `batch.size` questions at most."""
         if (why := await self._opened(turn)) is not None:
             return Kept(why)
-        self._own += turn.questions
+        self._own[turn.server] += turn.questions
         self._window_asked += turn.questions
         self.counts["asked"] += 1
         try:
             answer = await self._unless_closed(turn, question)
         finally:
-            self._own -= turn.questions
+            self._own[turn.server] -= turn.questions
         if isinstance(answer, Kept):
             self.counts["aborted"] += 1
             self.batch = self.batch.aborted(turn.questions)
@@ -120,7 +127,7 @@ class Gate:
         production = self._production()
         if why := closed_by_production(production, turn.manner):
             return why, REST_S if isinstance(production, Unseen) else LOOK_S
-        if why := closed_by_server(self._server(), self._own):
+        if why := closed_by_server(self._server(turn.server), self._own[turn.server]):
             return why, REST_S
         assert isinstance(production, Production)
         self._tick(production)
@@ -134,7 +141,7 @@ class Gate:
         if now - self._window_at < WINDOW_S:
             return
         self._pace = self._pace.after(production.gaps.since(self._window_gaps), self._window_asked)
-        self._window_at, self._window_gaps, self._window_asked = now, production.gaps, self._own
+        self._window_at, self._window_gaps, self._window_asked = now, production.gaps, self._own.total()
 
     def _has_credit(self, tokens: int) -> bool:
         """Take the tokens of a question from what the pace allows; at most a second's worth is saved up."""

@@ -33,6 +33,8 @@ class ServerLoad:
     kv_usage: float
     """Share of its cache blocks that live requests hold, in [0, 1]."""
     since_preemption_s: float = float("inf")
+    own: int = 0
+    """Of its requests, those that it knows to be masked queries, whoever asked them; 0 where it does not know."""
 
 
 def closed_by_production(production: Production | Unseen, manner: Manner) -> str | None:
@@ -56,8 +58,9 @@ def closed_by_server(server: ServerLoad | Unseen | None, own: int) -> str | None
         return "the model server has just preempted a request for want of memory"
     if server.kv_usage > MOST_KV:
         return f"live requests hold {server.kv_usage:.0%} of the model server's cache"
-    if server.waiting > own:
-        return f"{server.waiting - own} request(s) of others wait in the model server's queue"
+    ours = max(own, server.own)
+    if server.waiting > ours:
+        return f"{server.waiting - ours} request(s) of others wait in the model server's queue"
     return None
 
 

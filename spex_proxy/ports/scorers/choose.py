@@ -106,11 +106,12 @@ class Scorers:
         return await self._server.refusal(body) or ""
 
     async def _lacks_prompt_rows(self, info: ModelInfo) -> str:
-        """vLLM has them; of others it is asked, with two tokens."""
+        """vLLM has them; of others it is asked, with two tokens, and whether they tell ids at all."""
         if info.server.startswith("vllm"):
             return ""
         probes = [Probe((0,), (1,), "")]
         try:
+            await self._server.tokenize({"model": info.model, "prompt": "a"})
             read_completions(
                 await self._server.completions(completions_body(info.model, probes, self._priority, "spex-choose"), {}),
                 probes,

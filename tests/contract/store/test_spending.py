@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from spex_proxy.store import games, spending
 from spex_proxy.store.rows import clock
-from spex_proxy.store.tables import evidence_blocks
+from spex_proxy.store.tables import evidence_blocks, exchanges
 from tests.contract.store.samples import Make
 
 
@@ -27,4 +27,9 @@ def test_windows_slide(engine: sa.Engine, make: Make) -> None:
             change = sa.update(evidence_blocks).where(evidence_blocks.c.number == number).values(asked_at=now - ago)
             conn.execute(change)
         assert spending.spent(conn) == {"minute": 0, "hour": each[0], "day": each[0] + each[1]}
+        whole = spending.spent(conn)
+        assert spending.spent(conn, rule="legal") == {"minute": 0, "hour": 0, "day": 0}
+        conn.execute(sa.update(exchanges).where(exchanges.c.id == exchange.id).values(rule="legal"))
+        assert spending.spent(conn, rule="legal") == whole
+        assert spending.spent(conn, rule="other") == {"minute": 0, "hour": 0, "day": 0}
         assert spending.spent(conn, project="another") == {"minute": 0, "hour": 0, "day": 0}

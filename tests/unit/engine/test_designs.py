@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spex_proxy.engine import designs
+from spex_proxy.engine import designs, walsh
+from spex_proxy.engine.conclude import conclude
+from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
+from spex_proxy.facts.evidence import Evidence
 from spex_proxy.facts.recipe import Recipe
 
 
@@ -78,3 +81,52 @@ def test_budgets_that_are_too_small_say_what_would_do():
         designs.plan(3, Recipe(replicates=0))
     with pytest.raises(ValueError, match="seed is -1"):
         designs.plan(3, Recipe(seed=-1))
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(4, 100), seed=st.integers(0, 99), count=st.integers(12, 300))
+def test_late_masks_begin_alike_in_groups_and_uniform_ones_stand_between(n, seed, count):
+    masks, uniform = designs.late_masks(n, count, seed)
+    more, _ = designs.late_masks(n, count + 50, seed)
+    assert np.array_equal(masks, more[: len(masks)])
+    assert len(np.unique(masks, axis=0)) == len(masks) <= count
+    assert not designs.is_corner(masks).any()
+    assert uniform[: min(len(masks), designs.MIN_UNIFORM)].sum() >= min(len(masks), designs.MIN_UNIFORM) - 2
+    if n >= 20 and len(masks) == count >= 100:
+        heads = np.unique(masks[~uniform][:, : n // 2], axis=0)
+        assert len(heads) <= -(-(~uniform).sum() // designs.TAILS) + 1
+        assert 0.2 < uniform.mean() < 0.4
+
+
+def test_late_masks_are_uniform_one_by_one():
+    masks, uniform = designs.late_masks(40, 4000, 3)
+    assert np.abs(masks[~uniform].mean(axis=0) - 0.5).max() < 0.12  # the first half has an eighth as many draws
+    assert np.abs(masks[~uniform][:, 20:].mean(axis=0) - 0.5).max() < 0.05
+
+
+def test_of_a_late_plan_the_uniform_masks_judge():
+    recipe = Recipe(design="late", budget=200)
+    plan = designs.plan(24, recipe)
+    _, uniform = designs.late_masks(24, 200 - 4 - 24, 0)
+    assert np.array_equal(designs.fair(plan.masks, recipe)[28:], uniform)
+    assert not designs.fair(plan.masks, recipe)[:28].any()
+    assert np.bincount(plan.rounds)[0] == 28 + designs.FIRST_UNIFORM
+    stranger = designs.uniform_masks(24, 400, 9)
+    assert not designs.fair(stranger, recipe).all(), "a mask that the plan did not draw judges nothing"
+
+
+@pytest.mark.parametrize("method", ["stack", "proxyspex"])
+def test_a_late_plan_finds_the_game(method):
+    recipe = Recipe(design="late", method=method, budget=400, target_r2=1.0)
+    masks = designs.plan(20, recipe).masks
+    x = masks.astype("f8")
+    values = 3 * x[:, 2] - 2 * x[:, 15] + 4 * x[:, 3] * x[:, 17] + 2 * x[:, 12] * x[:, 18] + x[:, 0] * x[:, 1]
+    replicates = np.zeros(len(masks), dtype=np.int64)
+    replicates[:3] = range(3)
+    fit = conclude(recipe, rows_of(Evidence(masks, values, replicates)))
+    fresh = designs.uniform_masks(20, 500, 77)
+    y = fresh.astype("f8")
+    truth = 3 * y[:, 2] - 2 * y[:, 15] + 4 * y[:, 3] * y[:, 17] + 2 * y[:, 12] * y[:, 18] + y[:, 0] * y[:, 1]
+    r2 = 1 - ((walsh.predict(fit.spectrum, fresh) - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()
+    assert r2 > 0.95
+    assert fit.fidelity.r2_low <= r2 + 0.02

@@ -15,6 +15,7 @@ from spex_proxy.facts.errors import SettingsError
 from spex_proxy.facts.exchange import Exchange
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.rules import Range, Rule, RuleBook, When
+from spex_proxy.facts.token_budget import TokenBudget
 from spex_proxy.flows.rules.keep import RulesInForce
 from spex_proxy.flows.rules.match import SEARCHED_CHARACTERS, expression, fits, fits_glob, may_fit, rule_for
 from spex_proxy.flows.rules.read import load_rules, read_rules
@@ -55,6 +56,9 @@ rules:
     explain: 0.05
     per_minute: 10
     per_day: 500
+    tokens_per_minute: 100
+    tokens_per_hour: 2_000
+    tokens_per_day: 30_000
     priority: flagged
     exact_token_ids: true
     recipe: {segmenter: sentence, masker: delete, value: sum_logprob, method: stack, budget: 512, target_r2: 0.9}
@@ -87,8 +91,13 @@ def test_everything_that_a_rule_can_say() -> None:
         priority=2,
         per_minute=10,
         per_day=500,
+        tokens_per_minute=100,
+        tokens_per_hour=2_000,
+        tokens_per_day=30_000,
         exact_token_ids=True,
     )
+    assert legal.budget == TokenBudget(100, 2_000, 30_000)
+    assert not rest.budget.is_limited
     assert rest == dataclasses.replace(DEFAULT, name="rest", explain=0.0, priority=9)
     assert default is DEFAULT
 
@@ -115,6 +124,11 @@ def test_a_file_without_rules_leaves_the_settings(text: str) -> None:
         ("rules:\n  - {name: a}\n  - {name: a}\n", "rules.yaml:3:5: there is another rule named 'a'"),
         ("rules:\n  - {name: default}\n", "rules.yaml:2:5: there is another rule named 'default'"),
         ("rules:\n  - name: a\n    chance: 1\n", "rules.yaml:3:5: a rule has no field 'chance'; there is name"),
+        ("rules:\n  - name: a\n    tokens_per_day: 0\n", "rules.yaml:3:21: must be a whole number, at least 1"),
+        (
+            "rules:\n  - {name: a, do: {explain: true}, tokens_per_hour: 9}\n",
+            "rules.yaml:2:5: a rule that acts does not sample: 'tokens_per_hour' belongs",
+        ),
         ("rules:\n  - name: a\n    capture: often\n", "rules.yaml:3:14: must be a number, not 'often'"),
         ("rules:\n  - name: a\n    capture: 1.5\n", "rules.yaml:3:14: must be a share from 0 to 1, not 1.5"),
         ("rules:\n  - name: a\n    explain: .nan\n", "rules.yaml:3:14: must be a number"),

@@ -54,6 +54,8 @@ def test_production_comes_first(production: Production | Unseen, manner: Manner,
         (ServerLoad(0, 0.1), 0, None),
         (ServerLoad(8, 0.1), 8, None),
         (ServerLoad(9, 0.1), 8, "1 request"),
+        (ServerLoad(9, 0.1, own=9), 0, None),
+        (ServerLoad(9, 0.1, own=3), 8, "1 request"),
         (ServerLoad(0, 0.9), 0, "90%"),
         (ServerLoad(0, 0.1, since_preemption_s=1), 0, "preempted"),
         (ServerLoad(0, 0.1, since_preemption_s=60), 0, None),
@@ -195,6 +197,30 @@ async def test_a_question_beside_streams_is_ended_by_whoever_waits_for_a_first_t
     assert not task.done()
     world.production = PREFILLING
     assert isinstance(await task, Kept)
+
+
+async def test_a_full_replica_keeps_nobody_from_another() -> None:
+    world = World()
+    world.answer.set()
+    loads = {"http://one": ServerLoad(5, 0.1), "http://two": ServerLoad(0, 0.1)}
+    gate = Gate(lambda: world.production, loads.__getitem__, longest_wait_s=0.05)
+    full = await gate.ask(Turn(100, 8, "beside", "http://one"), world.question)
+    assert isinstance(full, Kept)
+    assert "5 request(s) of others" in full.why
+    assert await gate.ask(Turn(100, 8, "beside", "http://two"), world.question) == "answered"
+
+
+async def test_what_runs_on_one_replica_excuses_nobody_who_waits_on_another() -> None:
+    world = World()
+    loads = {"http://one": ServerLoad(0, 0.1), "http://two": ServerLoad(0, 0.1)}
+    gate = Gate(lambda: world.production, loads.__getitem__, longest_wait_s=0.05)
+    running = asking(gate, world.question, Turn(100, 8, "beside", "http://one"))
+    await until(lambda: world.begun)
+    loads.update({"http://one": ServerLoad(8, 0.1), "http://two": ServerLoad(8, 0.1)})
+    other = await gate.ask(Turn(100, 8, "beside", "http://two"), world.question)
+    assert isinstance(other, Kept)
+    world.answer.set()
+    assert await running == "answered"
 
 
 async def test_what_nobody_sees_keeps_the_gate_shut() -> None:
