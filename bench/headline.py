@@ -44,7 +44,7 @@ from spex_proxy.plug.kinds import OpenGame
 
 LEVELS = (0.6, 0.7, 0.8)
 SMALLEST = {"proxyspex": 24, "spex": 24}
-LARGEST = {"features": 16_384, "training": 16_384, "components": 4096}
+LARGEST = {"features": 16_384, "training": 16_384, "components": 8192}
 """A pass through a language model costs what a thousand trainings on 40 small images do."""
 SEEDS = {"features": (0, 1, 2), "training": (0, 1, 2), "components": (0,)}
 TEST_MASKS = {"features": 1000, "training": 1000, "components": 500}
