@@ -19,9 +19,9 @@ from spex_proxy_components.settings import Wanted
 
 LENGTH = 40
 """Tokens of a prompt."""
-SHAPES = {"1 question": (1, 0, 48), "8 questions, 30 tokens alike": (8, 30, 16)}
+SHAPES = {"1 question": (1, 0, 24), "8 questions, 30 tokens alike": (8, 30, 8)}
 """Name -> how many questions, how many tokens at their beginning are the same, and how many masks are timed."""
-ALONE = 3
+ALONE = 2
 """Masks that are timed one by one."""
 CHOSEN = ("all", "12-17", "24-29")
 """Layers 0-5 cost what all layers cost: nothing below them is spared."""

@@ -1,0 +1,129 @@
+"""`find`, `export`, `aggregate`, `index`, `compare`, `flag`, `why` and `explain --target` from a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+from typer.testing import CliRunner
+
+from spex_proxy import cli
+from spex_proxy.facts.explanation import Explanation
+from tests.story.explaining import RECIPE, Desk, count, question, sentences
+from tests.story.scripted_model import ANSWER, ScriptedModel, planted
+
+
+@pytest.fixture
+def model() -> Iterator[ScriptedModel]:
+    with ScriptedModel(planted(-9, {("Bravo",): 5, ("Alpha", "Delta"): 2})) as made:
+        yield made
+
+
+@pytest.fixture
+def desk(model: ScriptedModel, store: Engine) -> Iterator[Desk]:
+    made = Desk(model.url, store, recipe=replace(RECIPE, budget=40))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def explained(desk: Desk) -> Explanation:
+    desk.ask(question(sentences(8)))
+    return asyncio.run(desk.explanation())
+
+
+@pytest.fixture
+def where(store: Engine) -> tuple[str, str]:
+    return "--store", str(store.url)
+
+
+def spex(*words: str, code: int = 0) -> str:
+    done = CliRunner().invoke(cli.app, list(words), env={"COLUMNS": "120"})
+    assert done.exit_code == code, (done.output, done.exception)
+    return done.output if done.exception is None or code == 0 else f"{done.output}{done.exception}"
+
+
+def test_finding(explained: Explanation, where: tuple[str, str]) -> None:
+    said = spex("find", "explanations", "--verdict", "reliable", *where)
+    assert explained.id in said
+    assert spex("find", "explanations", "--verdict", "unreliable", *where).strip() == "nothing fits"
+    (row,) = json.loads(spex("find", "exchanges", "--text", "bravo", "--json", *where))
+    assert row["id"] == explained.exchange_id
+    assert spex("find", "exchanges", "--text", "zulu", *where).strip() == "nothing fits"
+    assert len(json.loads(spex("find", "interactions", "--limit", "3", "--json", *where))) == 3
+    assert "there are no 'cats'" in spex("find", "cats", *where, code=1)
+    assert "--verdict can't be 'good'" in spex("find", "explanations", "--verdict", "good", *where, code=1)
+    assert "is no date and time" in spex("find", "exchanges", "--since", "yesterday", *where, code=1)
+
+
+def test_exporting(explained: Explanation, where: tuple[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    assert "1 explanations in" in spex("export", "explanations", "--out", str(out), *where)
+    (line,) = out.read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["id"] == explained.id
+    assert "Bravo" not in line, "no texts"
+    assert "ends neither in" in spex("export", "explanations", "--out", str(tmp_path / "rows.csv"), *where, code=1)
+    assert "can't be written" in spex(
+        "export", "explanations", "--out", str(tmp_path / "no" / "a.jsonl"), *where, code=1
+    )
+
+
+def test_aggregating(explained: Explanation, where: tuple[str, str]) -> None:
+    said = json.loads(spex("aggregate", "--since", "2000-01-01", "--json", *where))
+    assert {share["name"]: share["share"]["n"] for share in said["whole"]["verdicts"]}["reliable"] == 1
+    assert "depends on user" in spex("aggregate", "--since", "2000-01-01", *where)
+    assert "--by can't be 'moon'" in spex("aggregate", "--since", "2000-01-01", "--by", "moon", *where, code=1)
+
+
+def test_an_index(explained: Explanation, where: tuple[str, str]) -> None:
+    said = spex("index", explained.id, "--index", "sv", "--order", "1", *where)
+    values = {line.split()[0]: float(line.split()[1]) for line in said.splitlines()[1:]}
+    wanted = {"2": 5.0, "1": 1.0, "4": 1.0}  # the pair's 2 is shared
+    assert {who: values[who] for who in wanted} == pytest.approx(wanted, abs=0.05)
+    spex("index", explained.id, "--index", "nonsense", *where, code=1)
+
+
+def test_comparing(desk: Desk, explained: Explanation, where: tuple[str, str]) -> None:
+    desk.queue_again(str(explained.exchange_id), seed=5)
+    other = asyncio.run(desk.explanation())
+    said = spex("compare", explained.id, other.id, *where)
+    assert "rank correlation of effects: " in said
+    assert said.count(" is here.") == 8
+    assert "in both: 1 + 4" in said
+
+
+def test_flagging(explained: Explanation, store: Engine, where: tuple[str, str]) -> None:
+    said = spex("flag", explained.id, "rude", "--detail", "a customer wrote", "--who", "ann", *where)
+    assert "flagged: rude; no rule acts upon it" in said
+    assert count(store, "flags", "name = 'rude'") == 1
+    assert "was flagged so before" in spex("flag", explained.id, "rude", "--who", "ann", *where)
+    (row,) = json.loads(spex("find", "exchanges", "--flag", "rude", "--json", *where))
+    assert row["id"] == explained.exchange_id
+
+
+def test_why_shows_what_there_is_and_makes_what_is_not(
+    desk: Desk, model: ScriptedModel, store: Engine, where: tuple[str, str]
+) -> None:
+    asked = desk.ask(question(sentences(5)))
+    upstream = ("--upstream", model.url)
+    said = spex("why", asked, *upstream, *where)
+    assert "Bravo is here." in said
+    masks = len(model.asked)
+    assert "Bravo is here." in spex("why", asked, *upstream, *where)
+    assert len(model.asked) == masks, "it is there"
+    assert count(store, "explanations") == 1
+
+
+def test_a_part_of_the_answer(desk: Desk, model: ScriptedModel, store: Engine, where: tuple[str, str]) -> None:
+    asked = desk.ask(question(sentences(5)))
+    quoted = ANSWER.split()[0]
+    said = spex("explain", asked, "--target", f"quote:{quoted}", "--upstream", model.url, *where)
+    assert "target: " in said
+    assert "does not stand in the answer" in spex(
+        "explain", asked, "--target", "quote:never said", "--upstream", model.url, *where, code=1
+    )
