@@ -213,9 +213,9 @@ def drawn(found: Sequence[Cell]) -> str:
     body = [plots.text(10, 20, "Queries of spex over queries of proxyspex at equal R2, both ours; log scale")]
 
     def y_of(ratio: float) -> float:
-        return top + high * (1.0 - float(np.clip(np.log2(ratio) / 8.0, 0.0, 1.0)))
+        return top + high * (1.0 - float(np.clip(np.log2(ratio) / 5.0, 0.0, 1.0)))
 
-    for tick in (1, 2, 4, 8, 16, 32, 64, 128, 256):
+    for tick in (1, 2, 4, 8, 16, 32):
         y = y_of(tick)
         body += [
             plots.line(left, y, left + wide, y),

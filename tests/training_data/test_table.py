@@ -12,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from spex_proxy.engine import walsh
+from spex_proxy.engine import designs, walsh
 from spex_proxy.engine.decide import settle
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.plug.kinds import OpenGame, Recorded
 from spex_proxy_training import table_files
 from spex_proxy_training.section import Section
-from spex_proxy_training.table import KNOWN, Lookup, Table, evidence
+from spex_proxy_training.table import KNOWN, Lookup, Table, evidence, load
 
 MASKS = np.asarray([[1, 1, 1], [0, 1, 0], [1, 0, 1], [0, 1, 0]], dtype=np.bool_)
 VALUES = np.asarray([[3.0, 1.0], [1.0, 0.0], [2.0, -1.0], [2.0, 0.5]])
@@ -96,8 +96,7 @@ def test_a_table_is_fitted_without_asking(tmp_path: Path) -> None:
     masks = walsh.all_masks(10)[1:-1][np.random.default_rng(0).random(1022) < 0.5]
     masks = np.concatenate([masks, np.ones((1, 10), dtype=np.bool_), np.zeros((2, 10), dtype=np.bool_)])
     file = saved(tmp_path, masks=masks, values=walsh.predict(truth, masks))
-    contents = table_files.read(Section.of({"file": file}, "", KNOWN))
-    known = evidence(contents)
+    known = evidence(load({"file": file}))
     assert known.replicates.tolist() == [0] * (len(masks) - 1) + [1]  # the empty coalition stands there twice
     found = settle(Recipe(budget=64, replicates=1, seed=0), known, "the table holds no more")
     assert found.how["stopped"] == "the table holds no more"
@@ -169,3 +168,13 @@ def test_parquet(tmp_path: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 nonsense PAR1")
     with pytest.raises(ValueError, match="can't be read as Parquet"):
         opened(str(tmp_path / "torn.parquet"))
+
+
+def test_a_whole_table_answers_any_plan(tmp_path: Path) -> None:
+    """All 2^n coalitions: what a run asks, repeats of the full one too, is there."""
+    masks = walsh.all_masks(6)
+    game = opened(saved(tmp_path, masks=masks, values=masks @ np.arange(6.0)))
+    plan = designs.plan(6, Recipe(budget=128))
+    found = game.measure(plan.masks)
+    assert not found.failures
+    assert found.readings[:, 0].tolist() == (plan.masks @ np.arange(6.0)).tolist()

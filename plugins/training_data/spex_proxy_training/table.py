@@ -39,6 +39,11 @@ class Table:
         return Lookup(rules_of(top, contents), contents)
 
 
+def load(config: Mapping[str, Any]) -> Contents:
+    """What a table holds, without a game. Raises as `Table.open`."""
+    return table_files.read(Section.of(config, "", KNOWN))
+
+
 def rules_of(top: Section, contents: Contents) -> Rules:
     kind = cast(GameKind, top.choice("kind", KINDS, "training"))
     unit, value = top.text("unit", "unknown unit"), top.text("value", "mean")
