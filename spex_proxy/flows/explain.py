@@ -18,14 +18,15 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
+import numpy as np
 from opentelemetry.trace import Span
 from sqlalchemy import Connection
 
 from spex_proxy.engine.conclude import Fit
-from spex_proxy.engine.decide import Ask, decide, settle
+from spex_proxy.engine.decide import Ask, decide, keys, settle
 from spex_proxy.engine.indices import rank_interactions
 from spex_proxy.facts.errors import CannotExplain, ClaimLost, SpexError
-from spex_proxy.facts.evidence import Block
+from spex_proxy.facts.evidence import Block, Evidence, Masks
 from spex_proxy.facts.exchange import Exchange, TraceRef
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
@@ -155,10 +156,7 @@ class Explaining:
         table = self._table
         evidence = evidence_of(table.game, table.target, self._blocks, parts.plugins)
         try:
-            if self._is_measured:
-                step: Ask | Fit = await asyncio.to_thread(settle, recipe, evidence, "measured for another target")
-            else:
-                step = await asyncio.to_thread(decide, recipe, evidence)
+            step = await asyncio.to_thread(_next, recipe, evidence, table.recorded, self._is_measured)
         except ValueError as error:
             raise CannotExplain(f"the recipe makes no sense: {error}") from error
         if isinstance(step, Ask):
@@ -201,6 +199,20 @@ class Explaining:
 
 async def load_blocks(game: Game, parts: Parts) -> list[Block]:
     return list(await read(parts.store, games.load_blocks, game.id, project=game.project))
+
+
+def _next(recipe: Recipe, evidence: Evidence, recorded: Masks | None, is_measured: bool) -> Ask | Fit:
+    """What to ask. Where only some coalitions can be answered, those, and no design's."""
+    if is_measured:
+        return settle(recipe, evidence, "measured for another target")
+    if recorded is None:
+        return decide(recipe, evidence)
+    once = np.zeros(len(recorded), dtype=np.int64)
+    known = set(keys(evidence.masks, evidence.replicates))
+    missing = np.asarray([key not in known for key in keys(recorded, once)], dtype=np.bool_)
+    if missing.any():
+        return Ask(recorded[missing], once[missing], 0, "what was measured elsewhere")
+    return settle(recipe, evidence, "all that was measured elsewhere")
 
 
 def _is_measured(connection: Connection, game: Game, recipe: Recipe) -> bool:

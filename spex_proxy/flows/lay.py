@@ -28,7 +28,9 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
         texts = answers.split(parts.plugins.segmenter(recipe.segmenter), recipe.segmenter, exchange)
         players = align(recipe.segmenter, texts, exchange, tokens)
         aimed = aimed_at(recipe, exchange, tokens, recipe.max_scored_tokens)
-        made = Laid(exchange, tokens, salt, rules.kind, players, aimed, scorer, close=scorer.close)
+        made = Laid(
+            exchange, tokens, salt, rules.kind, players, aimed, scorer, close=scorer.close, recorded=scorer.recorded
+        )
         return await laid(made, recipe, parts)
     except BaseException:
         await asyncio.to_thread(scorer.close)

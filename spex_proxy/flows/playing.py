@@ -20,7 +20,7 @@ from spex_proxy.facts.seals import salted_seal
 from spex_proxy.flows.asking import open_ask
 from spex_proxy.flows.table import Parts
 from spex_proxy.flows.written_game import coalitions, differences
-from spex_proxy.plug.kinds import Measured, OpenGame, Rules
+from spex_proxy.plug.kinds import Measured, OpenGame, Recorded, Rules
 from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.scorers import Scored
 
@@ -93,6 +93,8 @@ class GameScorer:
         self.batch_size = rules.batch
         self._maker, self._game = maker, game
         self._failed: dict[bytes, int] = {}
+        self.recorded: Masks | None = game.recorded() if isinstance(game, Recorded) else None
+        """Shape (m, n). The only coalitions that it can answer; None: any."""
 
     async def score(
         self,

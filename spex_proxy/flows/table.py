@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from spex_proxy.facts.aim import WHOLE_OUTPUT, read_aim
 from spex_proxy.facts.errors import BadReply, CannotExplain
+from spex_proxy.facts.evidence import Masks
 from spex_proxy.facts.exchange import Exchange, Segmentation, Target, TokenizedExchange
 from spex_proxy.facts.game import Game, GameKind, most_scored
 from spex_proxy.facts.recipe import Recipe
@@ -71,6 +72,8 @@ class Table:
     close: Callable[[], None]
     """To be called in the end, whatever it was."""
     caller: Caller
+    recorded: Masks | None = None
+    """Shape (m, n). The only coalitions that can be asked; None: any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class Laid:
     server: str = ""
     """Base URL of the model server that is asked; empty if it is none."""
     close: Callable[[], None] = lambda: None
+    recorded: Masks | None = None
 
 
 async def laid(parts_of: Laid, recipe: Recipe, parts: Parts) -> Table:
@@ -166,7 +170,9 @@ async def laid(parts_of: Laid, recipe: Recipe, parts: Parts) -> Table:
     rule = await read(parts.store, exchanges.load_rule, exchange.id, project=exchange.project)
     target, scorer = parts_of.aimed.target, parts_of.scorer
     caller = Caller(scorer, exchange.project, parts_of.server, rule)
-    return Table(exchange, parts_of.tokens, parts_of.salt, game, target, scorer, parts_of.close, caller)
+    return Table(
+        exchange, parts_of.tokens, parts_of.salt, game, target, scorer, parts_of.close, caller, parts_of.recorded
+    )
 
 
 def aimed_at(recipe: Recipe, exchange: Exchange, tokens: TokenizedExchange, most: int) -> Aimed:

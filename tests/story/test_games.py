@@ -7,8 +7,10 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 from sqlalchemy import Engine
@@ -207,3 +209,17 @@ def model_and_desk(store: Engine) -> Iterator[tuple[ScriptedModel, Desk]]:
         made = Desk(model.url, store, RECIPE)
         yield model, made
         made.close()
+
+
+async def test_a_table_of_what_was_measured_elsewhere(desk: Desk, tmp_path: Path) -> None:
+    """Forty coalitions of six friends: all of them are taken, and nothing else is asked."""
+    masks = np.random.Generator(np.random.PCG64(1)).random((38, 6)) < 0.5
+    masks = np.unique(np.concatenate([masks, np.ones((1, 6), bool), np.zeros((1, 6), bool)]), axis=0)
+    np.savez(tmp_path / "runs.npz", masks=masks, values=2.0 * masks[:, 0] + 3.0 * masks[:, 1] * masks[:, 3])
+    config = {"file": str(tmp_path / "runs.npz"), "values": "values", "subject": "my runs"}
+    found = await play(desk, config, Recipe(budget=8, target_r2=1.0), maker="table")
+    assert found.how["stopped"] == "all that was measured elsewhere"
+    assert found.cost.masks == len(masks)
+    assert found.fidelity.value_full == pytest.approx(5)
+    assert found.interactions[0].players in {(0,), (1,), (3,), (1, 3)}
+    assert all(check.is_passed for check in desk.checks(found.id))
