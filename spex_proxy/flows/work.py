@@ -19,13 +19,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from spex_proxy.facts.errors import CannotExplain, ClaimLost, PluginError, SpexError, UpstreamBusy
 from spex_proxy.facts.explanation import Explanation
-from spex_proxy.flows.explain import Parts, Progress, explaining
+from spex_proxy.flows.explain import Explaining, Parts, Progress, explaining
 from spex_proxy.flows.fill_table import run_table
 from spex_proxy.flows.retest import run_retest
 from spex_proxy.flows.transactions import may_pass, write
@@ -39,6 +40,7 @@ MOST_BUGS = 3
 LONGEST_PAUSE_S = 300.0
 """A model server that comes back is used again within five minutes."""
 
+End = TypeVar("End")
 Round = Callable[[], Awaitable[bool]]
 Step = Callable[[str, Round], Awaitable[bool]]
 """Runs a part of a job and records that it was run: (name, part) -> what the part returns."""
@@ -134,35 +136,26 @@ async def _in_one_step(name: str, work: Callable[[], Awaitable[None]], step: Ste
         raise error
 
 
+async def _explain(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None], step: Step) -> Explanation:
+    """Round by round, each of them a step."""
+    return await _in_steps("round", Explaining.advance, job, parts, on_report, step)
+
+
 async def _share(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None], step: Step) -> None:
     """Batch by batch, until there is nothing more to ask: who explains will find it all there."""
-    async with explaining(
-        job.exchange_id,
-        job.recipe(),
-        parts,
-        project=job.project,
-        job=job,
-        on_progress=lambda progress: on_report(Report(job, progress)),
-    ) as one:
-        ends: list[Exception | None] = []
-
-        async def play_batch() -> bool:
-            try:
-                if await one.measure() is not None:
-                    ends.append(None)
-            except Exception as error:  # noqa: BLE001 - raised outside: a step's record holds no errors
-                ends.append(error)
-            return not ends
-
-        while await step("batch", play_batch):
-            pass
-        if ends[0] is not None:
-            raise ends[0]
+    await _in_steps("batch", Explaining.measure, job, parts, on_report, step)
     await write(parts.store, outbox.finish, job, None)
 
 
-async def _explain(job: outbox.Job, parts: Parts, on_report: Callable[[Report], None], step: Step) -> Explanation:
-    """Round by round, each of them a step."""
+async def _in_steps(
+    name: str,
+    play: Callable[[Explaining], Awaitable[End | None]],
+    job: outbox.Job,
+    parts: Parts,
+    on_report: Callable[[Report], None],
+    step: Step,
+) -> End:
+    """`play` again and again, until something comes of it."""
     async with explaining(
         job.exchange_id,
         job.recipe(),
@@ -171,19 +164,19 @@ async def _explain(job: outbox.Job, parts: Parts, on_report: Callable[[Report], 
         job=job,
         on_progress=lambda progress: on_report(Report(job, progress)),
     ) as one:
-        ends: list[Explanation | Exception] = []
+        ends: list[End | Exception] = []
 
-        async def play_round() -> bool:
+        async def part() -> bool:
             """Whether there is more to do. What failed is raised outside: a step's record holds no errors."""
             try:
-                explanation = await one.advance()
+                end = await play(one)
             except Exception as error:  # noqa: BLE001 - see above
                 ends.append(error)
             else:
-                ends.extend([] if explanation is None else [explanation])
+                ends.extend([] if end is None else [end])
             return not ends
 
-        while await step("round", play_round):
+        while await step(name, part):
             pass
         (end,) = ends
         if isinstance(end, Exception):

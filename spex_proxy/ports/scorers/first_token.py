@@ -6,17 +6,16 @@ cache, and the server computes and sends one row a mask.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 
-from spex_proxy.facts.errors import UpstreamBusy
 from spex_proxy.facts.evidence import Probe
 from spex_proxy.facts.game import Scorer as ScorerFacts
 from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers import Scored
+from spex_proxy.ports.scorers.singly import singly
 from spex_proxy.wire.first_token import first_token_body, read_first_token
 
 BATCH = 32
@@ -44,22 +43,16 @@ class FirstTokenScorer:
         if len(probes) > self.batch_size or any(len(probe.output_ids) != 1 for probe in probes):
             raise ValueError(f"at most {self.batch_size} probes in one batch, each with an answer of one token")
         scored = Scored.of(probes) if into is None else into
-        started, room = time.perf_counter(), asyncio.Semaphore(IN_FLIGHT)
+        started = time.perf_counter()
 
-        async def in_turn(number: int) -> None:
-            async with room:
-                await self._one(number, probes[number], headers, scored)
+        async def ask(number: int) -> None:
+            body = first_token_body(self.facts.model, [probes[number]], self._priority, self._salt)
+            reply = await self._server.completions(body, headers)
+            (reading,), usage = read_first_token(reply, [probes[number]])
+            scored.tell(number, reading, usage.prompt_tokens, usage.cached_tokens)
 
         try:
-            ends = await asyncio.gather(*map(in_turn, range(len(probes))), return_exceptions=True)
+            await singly(range(len(probes)), IN_FLIGHT, scored, ask)
         finally:
             scored.seconds += time.perf_counter() - started
-        for failure in [end for end in ends if end is not None]:
-            if not any(scored.readings) or not isinstance(failure, UpstreamBusy):
-                raise failure
         return scored
-
-    async def _one(self, number: int, probe: Probe, headers: Mapping[str, str], scored: Scored) -> None:
-        body = first_token_body(self.facts.model, [probe], self._priority, self._salt)
-        (reading,), usage = read_first_token(await self._server.completions(body, headers), [probe])
-        scored.tell(number, reading, usage.prompt_tokens, usage.cached_tokens)

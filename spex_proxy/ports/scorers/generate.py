@@ -5,17 +5,17 @@ One request a probe, a few at once, each cancellable on its own. Not yet run on 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 
-from spex_proxy.facts.errors import BadReply, UpstreamBusy
+from spex_proxy.facts.errors import BadReply
 from spex_proxy.facts.evidence import Probe, Reading
 from spex_proxy.facts.game import Scorer as ScorerFacts
 from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers import Scored
+from spex_proxy.ports.scorers.singly import singly
 from spex_proxy.wire.generate import FIELD, generate_body, read_generate
 from spex_proxy.wire.scoring import Usage
 
@@ -45,26 +45,20 @@ class GenerateScorer:
         if len(probes) > self.batch_size:
             raise ValueError(f"{len(probes)} probes in one batch; at most {self.batch_size}")
         scored = Scored.of(probes) if into is None else into
-        started, failures = time.perf_counter(), list[BaseException]()
-        room = asyncio.Semaphore(IN_FLIGHT)
+        started = time.perf_counter()
 
-        async def in_turn(number: int) -> None:
-            async with room:
-                reading, usage = await self._one(probes[number], headers)
-                scored.tell(number, reading, usage.prompt_tokens, usage.cached_tokens)
+        async def ask(number: int) -> None:
+            reading, usage = await self._one(probes[number], headers)
+            scored.tell(number, reading, usage.prompt_tokens, usage.cached_tokens)
 
         try:
             left = list(range(len(probes)))
             if not self._is_warm:  # the first alone: the others find its prefix cached
-                await in_turn(left.pop(0))
+                await ask(left.pop(0))
                 self._is_warm = True
-            ends = await asyncio.gather(*map(in_turn, left), return_exceptions=True)
-            failures = [end for end in ends if end is not None]
+            await singly(left, IN_FLIGHT, scored, ask)
         finally:
             scored.seconds += time.perf_counter() - started
-        for failure in failures:
-            if not any(scored.readings) or not isinstance(failure, UpstreamBusy):
-                raise failure
         return scored
 
     async def _one(self, probe: Probe, headers: Mapping[str, str]) -> tuple[Reading, Usage]:

@@ -7,14 +7,13 @@ no log-probability, moves in whole words, and costs the answer's tokens each tim
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spex_proxy.facts.errors import BadReply, CannotExplain, UpstreamBusy
+from spex_proxy.facts.errors import BadReply, CannotExplain
 from spex_proxy.facts.evidence import Probe, Reading
 from spex_proxy.facts.exchange import Exchange, ExchangeKind, Segmentation, TextRange, TokenizedExchange
 from spex_proxy.facts.game import Scorer as ScorerFacts
@@ -22,6 +21,7 @@ from spex_proxy.facts.retest import spoken
 from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers import Scored
+from spex_proxy.ports.scorers.singly import singly
 from spex_proxy.ports.speaking import speak
 from spex_proxy.wire.chat import read_plain
 from spex_proxy.wire.engine import Layout, kept
@@ -74,20 +74,16 @@ class RegenerateScorer:
         if len(probes) > self.batch_size:
             raise ValueError(f"{len(probes)} probes in one batch; at most {self.batch_size}")
         scored = Scored.of(probes) if into is None else into
-        started, room = time.perf_counter(), asyncio.Semaphore(IN_FLIGHT)
+        started = time.perf_counter()
 
-        async def in_turn(number: int) -> None:
-            async with room:
-                reading, prompt_tokens = await self._one(probes[number], headers)
-                scored.tell(number, reading, prompt_tokens, 0)
+        async def ask(number: int) -> None:
+            reading, prompt_tokens = await self._one(probes[number], headers)
+            scored.tell(number, reading, prompt_tokens, 0)
 
         try:
-            ends = await asyncio.gather(*map(in_turn, range(len(probes))), return_exceptions=True)
+            await singly(range(len(probes)), IN_FLIGHT, scored, ask)
         finally:
             scored.seconds += time.perf_counter() - started
-        for failure in [end for end in ends if end is not None]:
-            if not any(scored.readings) or not isinstance(failure, UpstreamBusy):
-                raise failure
         return scored
 
     async def _one(self, probe: Probe, headers: Mapping[str, str]) -> tuple[Reading, int]:
