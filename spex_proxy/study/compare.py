@@ -214,9 +214,9 @@ def _notes(first: Side, second: Side, matched: int, all_: int) -> Iterator[str]:
             yield f"The {name} is {one.view.badge}: its effects should not be believed."
         if one.exchange is None:
             yield f"The {name}’s texts were erased: its segments can be told by their ranges only."
-    if first.explanation.target != second.explanation.target:
+    if first.explanation.exchange_id != second.explanation.exchange_id:
+        yield "They explain different answers: effects are of each one’s own, and their sizes say little together."
+    elif first.explanation.target != second.explanation.target:
         yield "They explain different parts of an answer, so that sizes of effects can’t be compared directly."
-    elif first.explanation.exchange_id != second.explanation.exchange_id:
-        yield "They explain different answers: effects are in nats of each one’s own answer."
     if matched < all_:
         yield f"{matched} of {all_} segments have a counterpart."
