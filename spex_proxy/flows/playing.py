@@ -6,6 +6,7 @@ Its plugin stands where the model server stands for a request: it is asked coali
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -92,6 +93,8 @@ class GameScorer:
         self.facts = ScorerFacts(f"game {maker}", rules.subject, f"{provenance}, {sealed}")
         self.batch_size = rules.batch
         self._maker, self._game = maker, game
+        self._playing = threading.Lock()
+        """A job that is cancelled leaves its thread measuring: the game is closed once that is done."""
         self._failed: dict[bytes, int] = {}
         self.recorded: Masks | None = game.recorded() if isinstance(game, Recorded) else None
         """Shape (m, n). The only coalitions that it can answer; None: any."""
@@ -117,11 +120,13 @@ class GameScorer:
         return scored
 
     def close(self) -> None:
-        self._game.close()
+        with self._playing:
+            self._game.close()
 
     def _measure(self, masks: Masks) -> Measured:
         try:
-            measured = self._game.measure(masks)
+            with self._playing:
+                measured = self._game.measure(masks)
         except SpexError:
             raise
         except Exception as error:

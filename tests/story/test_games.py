@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
 from sqlalchemy import Engine
 
@@ -23,6 +25,7 @@ from spex_proxy.flows.explain import explain
 from spex_proxy.flows.game import Stored, enqueue_game, store_game
 from spex_proxy.flows.retest import ask_retest
 from spex_proxy.flows.written_game import question_of
+from spex_proxy.plug.kinds import Measured
 from spex_proxy.store import browse, exchanges, games
 from spex_proxy.store.connect import reading
 from spex_proxy.study.html import standalone
@@ -223,3 +226,29 @@ async def test_a_table_of_what_was_measured_elsewhere(desk: Desk, tmp_path: Path
     assert found.fidelity.value_full == pytest.approx(5)
     assert found.interactions[0].players in {(0,), (1,), (3,), (1, 3)}
     assert all(check.is_passed for check in desk.checks(found.id))
+
+
+async def test_a_game_is_closed_once_nobody_measures_any_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, seen = threading.Event(), threading.Event(), list[str]()
+    measure, close = Planted.measure, Planted.close
+
+    def slowly(self: Planted, masks: NDArray[np.bool_]) -> Measured:
+        begun.set()
+        go_on.wait(20)
+        seen.append("measured")
+        return measure(self, masks)
+
+    def noted(self: Planted) -> None:
+        seen.append("closed")
+        close(self)
+
+    monkeypatch.setattr(Planted, "measure", slowly)
+    monkeypatch.setattr(Planted, "close", noted)
+    playing = asyncio.create_task(play(desk, {"terms": TERMS}))
+    await asyncio.to_thread(begun.wait, 20)
+    playing.cancel()
+    await asyncio.sleep(0.2)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await playing
+    assert seen == ["closed", "measured", "closed"]  # the first when it was stored
