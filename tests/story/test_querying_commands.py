@@ -45,7 +45,7 @@ def where(store: Engine) -> tuple[str, str]:
 def spex(*words: str, code: int = 0) -> str:
     done = CliRunner().invoke(cli.app, list(words), env={"COLUMNS": "120"})
     assert done.exit_code == code, (done.output, done.exception)
-    return done.output if done.exception is None or code == 0 else f"{done.output}{done.exception}"
+    return done.stdout if code == 0 else f"{done.output}{done.exception}"
 
 
 def test_finding(explained: Explanation, where: tuple[str, str]) -> None:
