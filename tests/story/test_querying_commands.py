@@ -50,7 +50,7 @@ def spex(*words: str, code: int = 0) -> str:
 
 def test_finding(explained: Explanation, where: tuple[str, str]) -> None:
     said = spex("find", "explanations", "--verdict", "reliable", *where)
-    assert explained.id in said
+    assert explained.id[:12] in said  # in few columns it is cut to what still finds it
     assert spex("find", "explanations", "--verdict", "unreliable", *where).strip() == "nothing fits"
     (row,) = json.loads(spex("find", "exchanges", "--text", "bravo", "--json", *where))
     assert row["id"] == explained.exchange_id
