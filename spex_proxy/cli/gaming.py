@@ -25,7 +25,7 @@ game = typer.Typer(no_args_is_help=True, help="Games over a model's components o
 
 @game.command(name="list")
 def list_() -> None:
-    """The games that are installed, and where each is described."""
+    """The games that are installed, and by what. docs/games.md says where each is described."""
     from spex_proxy.plug.load import Plugins
 
     plugins = Plugins()
@@ -63,6 +63,8 @@ def run(
     from spex_proxy.wiring.shared import make_recipe
     from spex_proxy.wiring.worker import worker_parts
 
+    if shares > 1 and not queue:
+        raise SettingsError("--shares divides a queued game among workers: say --queue too")
     read = read_config(config)
     settings = settings_from(
         upstream=upstream, store=store, budget=budget, seed=seed, method=method, target_r2=target_r2

@@ -279,7 +279,7 @@ def keep_beside(
     """The same where others measure too: under the next free number, since theirs are other masks."""
     is_new, state = keep(connection, game, block, job, r2)
     while not is_new:
-        block = replace(block, number=games.count_blocks(connection, game.id, project=game.project))
+        block = replace(block, number=games.next_number(connection, game.id, project=game.project))
         is_new = games.append_block(connection, game.id, block, project=game.project)
     return False, state
 

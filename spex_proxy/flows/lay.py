@@ -32,6 +32,6 @@ async def lay(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table:
             exchange, tokens, salt, rules.kind, players, aimed, scorer, close=scorer.close, recorded=scorer.recorded
         )
         return await laid(made, recipe, parts)
-    except BaseException:
+    except BaseException:  # whatever it was, and cancellation too: what was opened is closed, and the error goes on
         await asyncio.to_thread(scorer.close)
         raise

@@ -85,7 +85,7 @@ class GameScorer:
 
     max_tokens: int | None = None
     manner: Manner = "elsewhere"
-    reads = 1
+    reads = 0  # of the model server: what a game asks it, the game counts
 
     def __init__(self, maker: str, provenance: str, game: OpenGame, salt: bytes) -> None:
         rules = game.rules

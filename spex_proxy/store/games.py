@@ -82,7 +82,7 @@ def load_blocks(conn: sa.Connection, game_id: str, *, project: str = DEFAULT_PRO
     )
 
 
-def count_blocks(conn: sa.Connection, game_id: str, *, project: str = DEFAULT_PROJECT) -> int:
+def next_number(conn: sa.Connection, game_id: str, *, project: str = DEFAULT_PROJECT) -> int:
     """The next free number."""
     this = (evidence_blocks.c.project == project, evidence_blocks.c.game_id == game_id)
     last = conn.scalar(sa.select(sa.func.max(evidence_blocks.c.number)).where(*this))

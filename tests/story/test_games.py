@@ -16,7 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 from sqlalchemy import Engine
+from typer.testing import CliRunner
 
+from spex_proxy import cli
 from spex_proxy.facts.errors import CannotExplain, PluginError
 from spex_proxy.facts.exchange import Message
 from spex_proxy.facts.explanation import Explanation
@@ -252,3 +254,10 @@ async def test_a_game_is_closed_once_nobody_measures_any_more(desk: Desk, monkey
     with pytest.raises(asyncio.CancelledError):
         await playing
     assert seen == ["closed", "measured", "closed"]  # the first when it was stored
+
+
+def test_shares_are_of_a_queued_game(tmp_path: Path) -> None:
+    said = CliRunner().invoke(
+        cli.app, ["game", "run", "planted", "--config", str(tmp_path / "no.yaml"), "--shares", "2"]
+    )
+    assert "say --queue too" in str(said.exception)
