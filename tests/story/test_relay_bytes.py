@@ -133,8 +133,11 @@ def test_a_connection_serves_many_requests_in_turn(upstream: Upstream, proxy: Pr
 
 
 def test_a_slow_reader_slows_the_upstream(upstream: Upstream, proxy: Proxy) -> None:
-    """Nothing piles up in the relay: while the client does not read, the upstream can't send on."""
-    size = 64 << 20
+    """Nothing piles up in the relay: while the client does not read, the upstream can't send on.
+
+    What the kernel holds on the way counts as well: its receive buffers may grow to 32 MiB.
+    """
+    size = 128 << 20
     upstream.answers(answer(bytes(size)))
     with RawClient(proxy.port) as client:
         client.send(ASK)
