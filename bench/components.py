@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from bench import component_pruning
 from bench.component_games import GROUPS, Measured, opened, questions
 from bench.table import markdown
-from spex_proxy.engine import designs, fidelity, walsh
+from spex_proxy.engine import designs, draws, fidelity, walsh
 from spex_proxy.engine.conclude import conclude
 from spex_proxy.engine.rows import Rows, rows_of
 from spex_proxy.engine.surrogates import SURROGATES
@@ -53,11 +53,11 @@ def plan(n_players: int, method: str, budget: int) -> Masks:
     if method == "spex":
         return designs.plan(n_players, Recipe(method="spex", budget=budget, replicates=1, seed=0)).masks
     ends = np.stack([np.ones(n_players, dtype=np.bool_), np.zeros(n_players, dtype=np.bool_)])
-    return np.concatenate([ends, designs.uniform_masks(n_players, budget - 2, 0)])
+    return np.concatenate([ends, draws.uniform_masks(n_players, budget - 2, 0)])
 
 
 def tests(n_players: int) -> Masks:
-    return designs.uniform_masks(n_players, TESTS, TEST_SEED)
+    return draws.uniform_masks(n_players, TESTS, TEST_SEED)
 
 
 def rows(masks: Masks, values: NDArray[np.float64]) -> Rows:

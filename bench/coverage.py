@@ -26,7 +26,7 @@ from bench.generated import Generated, hierarchical
 from spex_proxy.engine import fidelity, walsh
 from spex_proxy.engine.conclude import METHODS
 from spex_proxy.engine.decide import Ask, Fit, decide
-from spex_proxy.engine.designs import uniform_masks
+from spex_proxy.engine.draws import uniform_masks
 from spex_proxy.facts.evidence import Evidence
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.spectrum import Spectrum

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import faithfulness, games, record, table
-from spex_proxy.engine import designs
+from spex_proxy.engine import draws
 
 OURS = ("proxyspex", "stack")
 WIDE, WIDE_MASKS = 64, 512
@@ -34,7 +34,7 @@ def wide(folder: Path) -> Path:
     """A generated game of 64 players as a recorded one."""
     game = games.hierarchical(WIDE, 0)
     corner = np.array([[True] * WIDE, [False] * WIDE])
-    masks = np.concatenate([corner, designs.uniform_masks(WIDE, WIDE_MASKS + TEST_ROWS, 0)])
+    masks = np.concatenate([corner, draws.uniform_masks(WIDE, WIDE_MASKS + TEST_ROWS, 0)])
     path = folder / "generated_n64.npz"
     np.savez(path, masks=np.packbits(masks, axis=1), n=WIDE, values=game.value(masks), n_test=TEST_ROWS)
     return path

@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from bench import table
 from deploy.demo.vllm_cpu import running_vllm
-from spex_proxy.engine import designs
+from spex_proxy.engine import draws
 from spex_proxy.facts.evidence import Masks, Probe
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.scorers import Scorer
@@ -87,14 +87,14 @@ def masks_of(design: str, players: int, count: int) -> Masks:
     corner = np.array([[True] * players, [False] * players])
     rest = count - len(corner)
     if design == "uniform":
-        return np.concatenate([corner, designs.uniform_masks(players, rest, 0)])
+        return np.concatenate([corner, draws.uniform_masks(players, rest, 0)])
     if design == "late segments":
-        drawn, _ = designs.late_masks(players, rest, 1)
+        drawn, _ = draws.late_masks(players, rest, 1)
     else:
         groups = -(-players // GROUP)
-        coarse = np.repeat(designs.uniform_masks(groups, rest // 2, 3), GROUP, axis=1)[:, :players]
+        coarse = np.repeat(draws.uniform_masks(groups, rest // 2, 3), GROUP, axis=1)[:, :players]
         fine = np.ones((rest - len(coarse), players), dtype=np.bool_)
-        fine[:, -2 * GROUP :] = designs.uniform_masks(2 * GROUP, len(fine), 4)
+        fine[:, -2 * GROUP :] = draws.uniform_masks(2 * GROUP, len(fine), 4)
         drawn = np.concatenate([coarse, fine])
     return np.concatenate([corner, drawn])
 

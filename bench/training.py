@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from bench.table import markdown
-from spex_proxy.engine import datamodel, designs, walsh
+from spex_proxy.engine import datamodel, designs, draws, walsh
 from spex_proxy.engine.extremes import Smallest
 from spex_proxy.engine.rows import Rows, rows_of
 from spex_proxy.engine.surrogates import SURROGATES
@@ -80,7 +80,7 @@ def cells(players: int, items: int, seed: int, known: set[tuple[int, int, str]])
     begin = time.perf_counter()
     asked = readings(game, plan.masks)
     seconds = (time.perf_counter() - begin) / len(plan)
-    tests = designs.uniform_masks(players, HELD_OUT, seed=1)
+    tests = draws.uniform_masks(players, HELD_OUT, seed=1)
     real = readings(game, tests)
     for item in range(items):
         if (players, item, game.rules.digest) not in known:

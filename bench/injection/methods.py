@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.injection.play import Masks, Purse, Values
-from spex_proxy.engine import baselines, designs, indices, removal, rows
+from spex_proxy.engine import baselines, draws, indices, removal, rows
 from spex_proxy.engine.conclude import conclude
 from spex_proxy.facts.evidence import Evidence
 from spex_proxy.facts.recipe import Recipe
@@ -78,7 +78,7 @@ def log_odds(values: Values) -> Values:
 
 
 def context_cite(purse: Purse, seed: int) -> Found:
-    masks = designs.uniform_masks(purse.play.n_players, BUDGET, seed)
+    masks = draws.uniform_masks(purse.play.n_players, BUDGET, seed)
     return additive(baselines.context_cite(rows_of(masks, log_odds(purse(masks)))))
 
 

@@ -72,6 +72,7 @@ class Line(asyncio.Protocol):
         self._answer = b""
         self._length: int | None = None
         """Of the whole answer; -1: until the last chunk; None: its head is not complete."""
+        self._body_at = 0
         self._scanned = 0
         self._sent_at = 0
         self.is_busy = False
@@ -104,7 +105,8 @@ class Line(asyncio.Protocol):
         self._answer += data
         if self._length is None and (end := self._answer.find(b"\r\n\r\n")) >= 0:
             found = _LENGTH.search(self._answer, 0, end + 2)
-            self._length = end + 4 + int(found[1]) if found else -1
+            self._body_at = end + 4
+            self._length = self._body_at + int(found[1]) if found else -1
             if not self._answer.startswith(b"HTTP/1.1 200"):
                 self._round.seen.errors.append(self._answer[:160].decode("latin-1"))
         for mark in _MARK.finditer(self._answer, self._scanned):
@@ -112,8 +114,8 @@ class Line(asyncio.Protocol):
                 self._round.seen.first_event.append(now - self._sent_at)
             self._scanned = mark.end()
             self._round.seen.delay.append(now - int(mark[1]))
-        if self._length == -1:
-            is_over = data.endswith(_LAST_CHUNK) or self._answer.endswith(_LAST_CHUNK)
+        if self._length == -1:  # a head may end like a last chunk: with a 0
+            is_over = self._answer.endswith(_LAST_CHUNK, self._body_at)
         else:
             is_over = self._length is not None and len(self._answer) >= self._length
         if is_over and self.is_busy:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spex_proxy.engine import lasso, regression, walsh
-from spex_proxy.engine.designs import MASKS, raw_words
+from spex_proxy.engine.draws import MASKS, raw_words
 from spex_proxy.engine.members import Lasso
 from spex_proxy.engine.proxyspex import N_FOLDS, ProxyFit, as_given, assign_folds, best_setting, problem_of
 from spex_proxy.engine.regression import Floats

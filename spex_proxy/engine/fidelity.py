@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spex_proxy.engine.designs import BOOTSTRAP, raw_words
+from spex_proxy.engine.draws import BOOTSTRAP, raw_words
 from spex_proxy.facts.evidence import Values
 
 RESAMPLES = 1000
@@ -18,8 +18,8 @@ INTERVAL = (2.5, 97.5)
 SEEN = 0.8
 """Share of the rows that the fits which are judged have seen, against the final fit: four folds of five."""
 FALL = 3.0
-"""1 - R2 is taken to fall with the rows like N^-FALL at most. Where a sparse spectrum comes into reach it falls far
-faster than the 1/N of a regression: over 57 generated games exponent 1 left 18% of the final fits above, 3 leaves 4%."""
+"""1 - R2 is taken to fall with the rows like N^-FALL at most. Where a sparse spectrum comes into reach it falls
+far faster than a regression's 1/N: of 57 generated games exponent 1 left 18% of the final fits above, 3 leaves 4%."""
 
 
 def r_squared(values: Values, predictions: Values) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spex_proxy.engine import gaussian, lasso, posterior, proxyspex, regression, walsh
-from spex_proxy.engine.designs import SUBSET, shuffled
+from spex_proxy.engine.draws import SUBSET, shuffled
 from spex_proxy.engine.proxyspex import Problem
 from spex_proxy.engine.regression import Floats
 from spex_proxy.engine.walsh import Coefficients, Supports

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from spex_proxy.engine import designs, interactions, stack
+from spex_proxy.engine import draws, interactions, stack
 from spex_proxy.engine.proxyspex import ProxyFit
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.errors import BadEvidence
@@ -27,12 +27,12 @@ def odd_rows(rows: Rows, seed: int = 0) -> Rows:
 
     Which of both stands for the pair is drawn: were it always the one with player 0, its term would be a constant.
     """
-    partner = designs.positions(rows.masks, ~rows.masks)
+    partner = draws.positions(rows.masks, ~rows.masks)
     first = np.flatnonzero(partner > np.arange(len(rows)))
     if not len(first):
         raise BadEvidence("no mask has its complement among these; ask the design `paired`")
     second = partner[first]
-    swapped = (designs.raw_words(seed, designs.SUBSET, len(first)) & np.uint64(1)).astype(np.bool_)
+    swapped = (draws.raw_words(seed, draws.SUBSET, len(first)) & np.uint64(1)).astype(np.bool_)
     first, second = np.where(swapped, second, first), np.where(swapped, first, second)
     masks, values = rows.masks[first], (rows.values[first] - rows.values[second]) / 2.0
     uniform = rows.uniform[first] & rows.uniform[second]

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spex_proxy.engine import forest, regression, walsh
-from spex_proxy.engine.designs import FOLDS, MIN_UNIFORM, TREES, raw_words, shuffled
+from spex_proxy.engine.draws import FOLDS, MIN_UNIFORM, TREES, raw_words, shuffled
 from spex_proxy.engine.forest import Forest, Shape
 from spex_proxy.engine.rows import Rows
 from spex_proxy.engine.walsh import Supports

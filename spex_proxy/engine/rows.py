@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spex_proxy.engine.designs import is_corner
+from spex_proxy.engine.draws import is_corner
 from spex_proxy.engine.walsh import lexical, pack_masks
 from spex_proxy.facts.errors import BadEvidence
 from spex_proxy.facts.evidence import Evidence, Masks, Values

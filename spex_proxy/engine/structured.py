@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from spex_proxy.engine import designs, regression, walsh
+from spex_proxy.engine import designs, draws, regression, walsh
 from spex_proxy.engine.proxyspex import N_FOLDS, ProxyFit
 from spex_proxy.engine.rows import Rows
 from spex_proxy.engine.spex import decode, peeling
@@ -54,9 +54,9 @@ def held_out(characters: Values, rows: Rows, penalties: Values, seed: int) -> Va
     Raises BadEvidence if there are fewer than MIN_UNIFORM.
     """
     uniform = np.flatnonzero(rows.uniform)
-    if len(uniform) < designs.MIN_UNIFORM:
-        raise BadEvidence(f"{len(uniform)} uniform masks can't judge a fit; at least {designs.MIN_UNIFORM} are needed")
-    order = uniform[designs.shuffled(len(uniform), seed, designs.FOLDS)]
+    if len(uniform) < draws.MIN_UNIFORM:
+        raise BadEvidence(f"{len(uniform)} uniform masks can't judge a fit; at least {draws.MIN_UNIFORM} are needed")
+    order = uniform[draws.shuffled(len(uniform), seed, draws.FOLDS)]
     predictions = np.empty(len(rows))
     for fold in range(N_FOLDS):
         inside = order[fold::N_FOLDS]
@@ -72,7 +72,7 @@ def complete(rows: Rows, coded: Blueprint) -> peeling.Bins:
     missing = asked = 0
     for bits in reversed(coded.layout.levels):
         masks = coded.masks(bits)
-        found = designs.positions(rows.masks, masks.reshape(-1, rows.n_players))
+        found = draws.positions(rows.masks, masks.reshape(-1, rows.n_players))
         asked, missing = len(found), int((found < 0).sum())
         if not missing:
             return peeling.Bins(coded, bits, decode.transform(rows.values[found].reshape(masks.shape[:3])))

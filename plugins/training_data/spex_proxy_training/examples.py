@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spex_proxy.engine.designs import raw_words
+from spex_proxy.engine.draws import raw_words
 from spex_proxy_training import reviews, rows
 from spex_proxy_training.section import Section
 from spex_proxy_training.words import bag_of_words

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from spex_proxy.engine.designs import raw_words
+from spex_proxy.engine.draws import raw_words
 from spex_proxy.facts.evidence import Masks
 from spex_proxy.facts.seals import canonical_json, seal
 from spex_proxy.plug.kinds import Ask, Measured, OpenGame, Player, Rules

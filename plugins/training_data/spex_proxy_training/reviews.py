@@ -6,7 +6,7 @@ one review in twelve repeats an earlier one word for word, as real data do.
 
 from __future__ import annotations
 
-from spex_proxy.engine.designs import raw_words
+from spex_proxy.engine.draws import raw_words
 
 THINGS = ("kettle", "lamp", "jacket", "keyboard", "tent", "radio", "chair", "backpack")
 PARTS = ("handle", "colour", "battery", "lid", "fabric", "sound", "price", "manual")

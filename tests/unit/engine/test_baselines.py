@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spex_proxy.engine import baselines, designs, interactions, walsh
+from spex_proxy.engine import baselines, draws, interactions, walsh
 from spex_proxy.engine.baselines import SURROGATES
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
@@ -17,7 +17,7 @@ from spex_proxy.facts.spectrum import Spectrum
 
 def corner_and_uniform(n, count, seed=0):
     corner = np.array([[True] * n, [False] * n])
-    return np.concatenate([corner, designs.uniform_masks(n, count - 2, seed)])
+    return np.concatenate([corner, draws.uniform_masks(n, count - 2, seed)])
 
 
 def rows_for(value, masks):
@@ -62,7 +62,7 @@ def test_kernelshap_is_efficient_on_any_masks(n, seed):
 
 
 def test_kernelshap_without_the_corner_is_refused():
-    masks = designs.uniform_masks(8, 50, 0)
+    masks = draws.uniform_masks(8, 50, 0)
     rows = rows_of(Evidence(np.concatenate([masks, np.ones((1, 8), bool)]), np.arange(51.0), np.zeros(51, int)))
     with pytest.raises(BadEvidence, match="full and the empty mask"):
         baselines.kernel_shap(rows)
@@ -80,7 +80,7 @@ def test_only_order_two_sees_a_pair():
 
 
 def test_too_many_pairs_are_refused():
-    masks = designs.uniform_masks(300, 40, 0)
+    masks = draws.uniform_masks(300, 40, 0)
     rows = rows_of(Evidence(np.concatenate([masks, np.ones((1, 300), bool)]), np.arange(41.0), np.zeros(41, int)))
     with pytest.raises(BadEvidence, match="at most 20000"):
         SURROGATES["order2"](rows, 0)

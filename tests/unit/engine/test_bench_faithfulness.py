@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from bench import faithfulness
-from spex_proxy.engine import designs
+from spex_proxy.engine import draws
 
 
 @pytest.fixture
 def folder(tmp_path, sparse_game, small_trees):
     corner = np.array([[True] * 10, [False] * 10])
-    masks = np.concatenate([corner, designs.uniform_masks(10, 300, 0)])
+    masks = np.concatenate([corner, draws.uniform_masks(10, 300, 0)])
     values = sparse_game(10, noise=0.1)(masks)
     np.savez(tmp_path / "made_up.npz", masks=np.packbits(masks, axis=1), n=10, values=values, n_test=100)
     return tmp_path

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spex_proxy.engine import designs, walsh
+from spex_proxy.engine import designs, draws, walsh
 from spex_proxy.engine.conclude import conclude
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
@@ -33,9 +33,9 @@ def test_every_question_once_within_the_budget(n, budget, r, seed):
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(4, 100), seed=st.integers(0, 99))
 def test_a_larger_budget_begins_with_the_same_uniform_masks(n, seed):
-    small, large = (designs.uniform_masks(n, count, seed) for count in (30, 500))
+    small, large = (draws.uniform_masks(n, count, seed) for count in (30, 500))
     assert np.array_equal(small, large[: len(small)])
-    assert not designs.is_corner(large).any()
+    assert not draws.is_corner(large).any()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
@@ -49,19 +49,19 @@ def test_rounds_double_and_leave_one_outs_come_first_if_cheap():
     plan = designs.plan(32, Recipe(budget=256))
     assert np.bincount(plan.rounds).tolist() == [3 + 1 + 32 + 32, 32, 64, 92]
     assert (plan.masks[4:36].sum(axis=1) == 31).all()
-    assert not designs.is_corner(designs.plan(33, Recipe(budget=256)).masks[4:]).any()
+    assert not draws.is_corner(designs.plan(33, Recipe(budget=256)).masks[4:]).any()
 
 
 def test_uniform_masks_are_uniform_and_seeded():
-    masks = designs.uniform_masks(70, 2000, 1)
+    masks = draws.uniform_masks(70, 2000, 1)
     assert np.abs(masks.mean(axis=0) - 0.5).max() < 0.05
-    assert not np.array_equal(masks, designs.uniform_masks(70, 2000, 2))
+    assert not np.array_equal(masks, draws.uniform_masks(70, 2000, 2))
 
 
 def test_the_stream_is_pinned():
     """A job resumed after an upgrade asks the masks that it would have asked before."""
-    assert designs.raw_words(0, designs.MASKS, 2).tolist() == PINNED
-    assert np.packbits(designs.uniform_masks(20, 2, 0), axis=1).tolist() == PINNED_MASKS
+    assert draws.raw_words(0, draws.MASKS, 2).tolist() == PINNED
+    assert np.packbits(draws.uniform_masks(20, 2, 0), axis=1).tolist() == PINNED_MASKS
 
 
 PINNED = [11749869230777074271, 4976686463289251617]
@@ -86,20 +86,20 @@ def test_budgets_that_are_too_small_say_what_would_do():
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(4, 100), seed=st.integers(0, 99), count=st.integers(12, 300))
 def test_late_masks_begin_alike_in_groups_and_uniform_ones_stand_between(n, seed, count):
-    masks, uniform = designs.late_masks(n, count, seed)
-    more, _ = designs.late_masks(n, count + 50, seed)
+    masks, uniform = draws.late_masks(n, count, seed)
+    more, _ = draws.late_masks(n, count + 50, seed)
     assert np.array_equal(masks, more[: len(masks)])
     assert len(np.unique(masks, axis=0)) == len(masks) <= count
-    assert not designs.is_corner(masks).any()
-    assert uniform[: min(len(masks), designs.MIN_UNIFORM)].sum() >= min(len(masks), designs.MIN_UNIFORM) - 2
+    assert not draws.is_corner(masks).any()
+    assert uniform[: min(len(masks), draws.MIN_UNIFORM)].sum() >= min(len(masks), draws.MIN_UNIFORM) - 2
     if n >= 20 and len(masks) == count >= 100:
         heads = np.unique(masks[~uniform][:, : n // 2], axis=0)
-        assert len(heads) <= -(-(~uniform).sum() // designs.TAILS) + 1
+        assert len(heads) <= -(-(~uniform).sum() // draws.TAILS) + 1
         assert 0.2 < uniform.mean() < 0.4
 
 
 def test_late_masks_are_uniform_one_by_one():
-    masks, uniform = designs.late_masks(40, 4000, 3)
+    masks, uniform = draws.late_masks(40, 4000, 3)
     assert np.abs(masks[~uniform].mean(axis=0) - 0.5).max() < 0.12  # the first half has an eighth as many draws
     assert np.abs(masks[~uniform][:, 20:].mean(axis=0) - 0.5).max() < 0.05
 
@@ -107,11 +107,11 @@ def test_late_masks_are_uniform_one_by_one():
 def test_of_a_late_plan_the_uniform_masks_judge():
     recipe = Recipe(design="late", budget=200)
     plan = designs.plan(24, recipe)
-    _, uniform = designs.late_masks(24, 200 - 4 - 24, 0)
+    _, uniform = draws.late_masks(24, 200 - 4 - 24, 0)
     assert np.array_equal(designs.fair(plan.masks, recipe)[28:], uniform)
     assert not designs.fair(plan.masks, recipe)[:28].any()
     assert np.bincount(plan.rounds)[0] == 28 + designs.FIRST_UNIFORM
-    stranger = designs.uniform_masks(24, 400, 9)
+    stranger = draws.uniform_masks(24, 400, 9)
     assert not designs.fair(stranger, recipe).all(), "a mask that the plan did not draw judges nothing"
 
 
@@ -124,7 +124,7 @@ def test_a_late_plan_finds_the_game(method):
     replicates = np.zeros(len(masks), dtype=np.int64)
     replicates[:3] = range(3)
     fit = conclude(recipe, rows_of(Evidence(masks, values, replicates)))
-    fresh = designs.uniform_masks(20, 500, 77)
+    fresh = draws.uniform_masks(20, 500, 77)
     y = fresh.astype("f8")
     truth = 3 * y[:, 2] - 2 * y[:, 15] + 4 * y[:, 3] * y[:, 17] + 2 * y[:, 12] * y[:, 18] + y[:, 0] * y[:, 1]
     r2 = 1 - ((walsh.predict(fit.spectrum, fresh) - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spex_proxy.engine import designs, gaussian, posterior, walsh
+from spex_proxy.engine import draws, gaussian, posterior, walsh
 from spex_proxy.engine.gaussian import Prior
 from spex_proxy.facts.spectrum import Spectrum, pack_supports
 
@@ -82,7 +82,7 @@ def test_spectrum_is_the_posterior_mean_and_predicts_alike(n, seed):
 
 def test_standard_errors_are_the_posterior_covariance():
     rng = np.random.default_rng(1)
-    masks = designs.uniform_masks(6, 20, 0)
+    masks = draws.uniform_masks(6, 20, 0)
     z, prior = gaussian.signs(masks), a_prior(6, rng)
     seen = posterior.condition(z, rng.normal(size=20), prior, rescale=False)
     sets = subsets(6, 5)
@@ -97,7 +97,7 @@ def test_standard_errors_are_the_posterior_covariance():
 
 def test_amplitude_and_noise_beat_their_neighbours():
     rng = np.random.default_rng(2)
-    z = gaussian.signs(designs.uniform_masks(10, 60, 0))
+    z = gaussian.signs(draws.uniform_masks(10, 60, 0))
     prior = a_prior(10, rng)
     values = rng.multivariate_normal(np.zeros(60), 3.0 * gaussian.kernel(z, z, prior) + 0.5 * np.eye(60))
     amplitude, noise = posterior.amplitude_and_noise(gaussian.kernel(z, z, prior), values)
@@ -111,21 +111,21 @@ def test_amplitude_and_noise_beat_their_neighbours():
 
 
 def test_learns_which_players_matter_and_recovers_a_sparse_game():
-    masks = designs.uniform_masks(30, 200, 0)
+    masks = draws.uniform_masks(30, 200, 0)
     truth = Spectrum.from_terms(30, [(0,), (1,), (0, 1), (2,), (0, 2), (0, 1, 2)], [0.7, 0.5, 0.4, 0.3, 0.2, 0.2])
     values = walsh.predict(truth, masks)
     z = gaussian.signs(masks)
     prior = gaussian.learn(z, values / values.std())
     assert set(np.argsort(-prior.relevance)[:3].tolist()) == {0, 1, 2}
     seen = posterior.condition(z, values / values.std(), prior)
-    fresh = designs.uniform_masks(30, 500, 9)
+    fresh = draws.uniform_masks(30, 500, 9)
     residual = walsh.predict(truth, fresh) - values.std() * posterior.predict(seen, gaussian.signs(fresh))
     assert np.var(residual) < 0.005 * np.var(values)
 
 
 def test_permuting_players_permutes_what_is_learnt():
     rng = np.random.default_rng(4)
-    masks = designs.uniform_masks(9, 60, 0)
+    masks = draws.uniform_masks(9, 60, 0)
     values = rng.normal(size=60)
     order = rng.permutation(9)
     one = gaussian.learn(gaussian.signs(masks), values)
@@ -134,7 +134,7 @@ def test_permuting_players_permutes_what_is_learnt():
 
 
 def test_many_players_and_hardly_any_rows():
-    masks = designs.uniform_masks(300, 12, 0)
+    masks = draws.uniform_masks(300, 12, 0)
     values = np.linspace(-1, 1, 12)
     z = gaussian.signs(masks)
     seen = posterior.condition(z, values, gaussian.learn(z, values))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spex_proxy.engine import designs, interactions, paired, walsh
+from spex_proxy.engine import designs, draws, interactions, paired, walsh
 from spex_proxy.engine.baselines import SURROGATES
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
@@ -53,7 +53,7 @@ def test_strong_pairs_do_not_spoil_shapley_values():
 
 
 def test_masks_without_pairs_are_refused_with_what_to_do():
-    masks = designs.uniform_masks(30, 50, 0)
+    masks = draws.uniform_masks(30, 50, 0)
     rows = rows_of(Evidence(masks, np.arange(50.0), np.zeros(50, dtype=np.int64)))
     with pytest.raises(BadEvidence, match="ask the design `paired`"):
         paired.odd_rows(rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spex_proxy.engine import designs, fidelity, proxyspex, walsh
+from spex_proxy.engine import designs, draws, fidelity, proxyspex, walsh
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
 from spex_proxy.facts.evidence import Evidence
@@ -22,7 +22,7 @@ def test_out_of_fold_r2_is_that_of_fresh_masks(sparse_game):
     game = sparse_game(24, noise=0.5)
     rows = rows_of(measure(game, 24, 200))
     found = proxyspex.fit(rows, 0)
-    fresh = designs.uniform_masks(24, 2000, seed=99)
+    fresh = draws.uniform_masks(24, 2000, seed=99)
     truly = fidelity.r_squared(game(fresh), walsh.predict(found.spectrum, fresh))
     claimed = fidelity.r_squared(rows.values[rows.uniform], found.predictions)
     assert claimed == pytest.approx(truly, abs=0.08)
@@ -32,7 +32,7 @@ def test_out_of_fold_r2_is_that_of_fresh_masks(sparse_game):
 @pytest.mark.slow
 def test_pure_noise_is_not_explained():
     rng = np.random.default_rng(3)
-    masks = designs.uniform_masks(20, 80, 0)
+    masks = draws.uniform_masks(20, 80, 0)
     rows = rows_of(Evidence(masks, rng.normal(size=80), np.zeros(80, dtype=np.int64)))
     found = proxyspex.fit(rows, 0)
     assert fidelity.r_squared(rows.values, found.predictions) < 0.1
@@ -57,7 +57,7 @@ def test_fewer_masks_than_players(sparse_game, small_trees):
 
 
 def test_one_odd_value_among_equals_is_survived(small_trees):
-    masks = designs.uniform_masks(10, 30, 0)
+    masks = draws.uniform_masks(10, 30, 0)
     values = np.zeros(30)
     values[4] = 1.0
     found = proxyspex.fit(rows_of(Evidence(masks, values, np.zeros(30, dtype=np.int64))), 0)
@@ -66,7 +66,7 @@ def test_one_odd_value_among_equals_is_survived(small_trees):
 
 
 def test_too_few_uniform_masks_are_refused():
-    masks = designs.uniform_masks(10, 9, 0)
+    masks = draws.uniform_masks(10, 9, 0)
     with pytest.raises(BadEvidence, match="9 uniform masks"):
         proxyspex.fit(rows_of(Evidence(masks, np.arange(9.0), np.zeros(9, dtype=np.int64))), 0)
 
@@ -80,7 +80,7 @@ def test_folds_are_equal_and_only_uniform(sparse_game):
 
 
 def test_how_many_threads_there_are_changes_no_bit(sparse_game, small_trees, monkeypatch):
-    masks = designs.uniform_masks(12, 80, 0)
+    masks = draws.uniform_masks(12, 80, 0)
     rows = rows_of(Evidence(masks, sparse_game(12, noise=0.3)(masks), np.zeros(80, dtype=np.int64)))
     found = []
     for threads in (1, 2, 7):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spex_proxy.engine import designs, walsh
+from spex_proxy.engine import designs, draws, walsh
 from spex_proxy.engine.conclude import conclude
 from spex_proxy.engine.decide import decide
 from spex_proxy.engine.rows import rows_of
@@ -98,7 +98,7 @@ def test_points_of_a_group_differ_and_a_small_design_begins_a_large_one():
     layout = design.choose(40, 2000)
     assert layout is not None
     assert layout.masks <= 2000
-    coded = design.blueprint(layout, designs.raw_words(3, designs.SUBSPACES, design.words_needed(layout)))
+    coded = design.blueprint(layout, draws.raw_words(3, draws.SUBSPACES, design.words_needed(layout)))
     large = coded.masks(layout.bits)
     assert np.array_equal(large[:, : 1 << (layout.bits - 1)], coded.masks(layout.bits - 1))
     for group in large[:, :, 0]:
@@ -111,7 +111,7 @@ def test_a_bin_holds_the_terms_that_fall_into_it(seed):
     """U_c,i(j) = sum over k with M_c^T k = j of (-1)^<d_i, k> F(k), by definition."""
     truth = planted(20, 12, 3, seed)
     layout = design.Layout(20, 4, 3, 2, bch.parity_count(20, 2) + 1)
-    coded = design.blueprint(layout, designs.raw_words(seed, designs.SUBSPACES, design.words_needed(layout)))
+    coded = design.blueprint(layout, draws.raw_words(seed, draws.SUBSPACES, design.words_needed(layout)))
     masks = coded.masks(4)
     values = walsh.predict(truth, masks.reshape(-1, 20)).reshape(masks.shape[:3])
     expected = np.zeros_like(values)
@@ -144,7 +144,7 @@ def test_noise_is_survived_and_seen():
     truth = planted(30, 10, 3, 5)
     signal = float((truth.coefficients[1:] ** 2).sum())
     fit = spectrum_by_spex(truth, 1500, 5, noise=float(np.sqrt(signal / 10)))
-    fresh = designs.uniform_masks(30, 2000, 77)
+    fresh = draws.uniform_masks(30, 2000, 77)
     values = walsh.predict(truth, fresh)
     assert 1 - ((values - walsh.predict(fit.spectrum, fresh)) ** 2).mean() / values.var() > 0.95
     assert fit.fidelity.r2 == pytest.approx(1 / 1.1, abs=0.05)
@@ -181,11 +181,11 @@ def test_its_plan_is_complete_after_every_round():
         have = set(map(bytes, pack_masks(plan.masks[plan.rounds <= number])))
         assert {bytes(row) for row in pack_masks(coded.masks(bits).reshape(-1, 30))} <= have
         uniform = designs.fair(plan.masks[plan.rounds <= number], recipe)
-        assert uniform.sum() >= designs.MIN_UNIFORM
+        assert uniform.sum() >= draws.MIN_UNIFORM
 
 
 def test_masks_of_another_design_are_refused_with_what_to_do():
-    masks = designs.uniform_masks(30, 500, 0)
+    masks = draws.uniform_masks(30, 500, 0)
     masks[0] = True
     with pytest.raises(BadEvidence, match="its own design only"):
         conclude(Recipe(method="spex", budget=500), rows_of(Evidence(masks, masks.sum(1) * 1.0, np.zeros(500, int))))

@@ -9,7 +9,19 @@ import json
 import numpy as np
 import pytest
 
-from spex_proxy.engine import conclude, designs, fidelity, gaussian, lasso, members, posterior, proxyspex, stack, walsh
+from spex_proxy.engine import (
+    conclude,
+    designs,
+    draws,
+    fidelity,
+    gaussian,
+    lasso,
+    members,
+    posterior,
+    proxyspex,
+    stack,
+    walsh,
+)
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.errors import BadEvidence
 from spex_proxy.facts.evidence import Evidence
@@ -26,7 +38,7 @@ def measure(game, n, budget, seed=0):
 
 def test_lasso_path_meets_its_optimality_conditions():
     rng = np.random.default_rng(0)
-    z = gaussian.signs(designs.uniform_masks(20, 50, 0))
+    z = gaussian.signs(draws.uniform_masks(20, 50, 0))
     values = z[:, :4] @ np.array([1.0, -0.7, 0.3, 0.1]) + 0.3 * rng.normal(size=50) + 5.0
     strengths = lasso.lambdas(z, values)
     constants, slopes = lasso.path(z, values, strengths)
@@ -57,7 +69,7 @@ def test_terms_that_are_dropped_count_as_noise(sparse_game, monkeypatch):
     """With nothing dropped the ridge is the posterior mean; with most dropped it must not chase what they explained."""
     game = sparse_game(40, noise=0.5)
     problem, _, _ = proxyspex.problem_of(rows_of(measure(game, 40, 150)), 0)
-    fresh = designs.uniform_masks(40, 500, 9)
+    fresh = draws.uniform_masks(40, 500, 9)
 
     def residual(terms):
         monkeypatch.setattr(proxyspex, "TERMS", terms)
@@ -119,7 +131,7 @@ def test_out_of_fold_r2_is_that_of_fresh_masks(sparse_game):
     game = sparse_game(24, noise=0.5)
     rows = rows_of(measure(game, 24, 200))
     found = stack.fit(rows, 0)
-    fresh = designs.uniform_masks(24, 2000, seed=99)
+    fresh = draws.uniform_masks(24, 2000, seed=99)
     truly = fidelity.r_squared(game(fresh), walsh.predict(found.spectrum, fresh))
     claimed = fidelity.r_squared(rows.values[rows.uniform], found.predictions)
     assert claimed == pytest.approx(truly, abs=0.08)
@@ -178,7 +190,7 @@ def test_few_masks_and_few_or_many_players(n, budget, sparse_game, small_trees):
 
 
 def test_one_odd_value_among_equals_is_survived(small_trees):
-    masks = designs.uniform_masks(10, 30, 0)
+    masks = draws.uniform_masks(10, 30, 0)
     values = np.zeros(30)
     values[4] = 1.0
     found = stack.fit(rows_of(Evidence(masks, values, np.zeros(30, dtype=np.int64))), 0)
@@ -187,7 +199,7 @@ def test_one_odd_value_among_equals_is_survived(small_trees):
 
 
 def test_too_few_uniform_masks_are_refused():
-    masks = designs.uniform_masks(10, 9, 0)
+    masks = draws.uniform_masks(10, 9, 0)
     with pytest.raises(BadEvidence, match="9 uniform masks"):
         stack.fit(rows_of(Evidence(masks, np.arange(9.0), np.zeros(9, dtype=np.int64))), 0)
 

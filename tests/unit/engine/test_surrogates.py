@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spex_proxy.engine import designs, walsh
+from spex_proxy.engine import designs, draws, walsh
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.engine.surrogates import SURROGATES
 from spex_proxy.facts.evidence import Evidence
@@ -26,7 +26,7 @@ def test_it_predicts_masks_that_it_has_not_seen(name, small_trees):
     values = rows.values[rows.uniform]
     assert found.predictions.shape == values.shape
     assert 1 - ((values - found.predictions) ** 2).mean() / values.var() > 0.9
-    fresh = designs.uniform_masks(N, 1000, 99)
+    fresh = draws.uniform_masks(N, 1000, 99)
     expected = walsh.predict(TRUTH, fresh)
     assert 1 - ((expected - walsh.predict(found.spectrum, fresh)) ** 2).mean() / expected.var() > 0.9
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spex_proxy.engine import designs, regression, stack, uncertainty, walsh
+from spex_proxy.engine import designs, draws, regression, stack, uncertainty, walsh
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.evidence import Evidence
 from spex_proxy.facts.recipe import Recipe
@@ -13,7 +13,7 @@ from spex_proxy.facts.recipe import Recipe
 
 def drawn(m, k, seed):
     rng = np.random.default_rng(seed)
-    masks = designs.uniform_masks(12, m, seed)
+    masks = draws.uniform_masks(12, m, seed)
     supports = np.arange(k, dtype=np.uint64)[:, None]
     return walsh.characters(masks, supports), np.concatenate([[0.0], rng.uniform(0.3, 30.0, k - 1)]), rng
 
