@@ -57,6 +57,11 @@ class When:
     mean_logprob: Range | None = None
     """Mean log-probability of the answer's tokens, natural logarithm; never fits an answer that has none."""
 
+    @property
+    def knows_head_only(self) -> bool:
+        """Whether the request's head alone tells if a rule fits."""
+        return When(path=self.path, header=self.header, project=self.project) == self
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -131,6 +136,11 @@ class RuleBook:
     text: str = ""
     """The file as it was read; empty if there is none."""
     watches: tuple[Watch, ...] = USUAL_WATCHES
+    by_head: tuple[tuple[Rule, bool], ...] = field(init=False, repr=False, compare=False)
+    """The rules that sample, each with `knows_head_only`: asked for every request, so it is found out once."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_head", tuple([(rule, rule.when.knows_head_only) for rule in self.sampling]))
 
     @property
     def sampling(self) -> tuple[Rule, ...]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from functools import lru_cache
 
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped
 from spex_proxy.facts.rules import Rule, RuleBook
-from spex_proxy.flows.rules.match import rule_for, view
+from spex_proxy.flows.rules.match import rate_by_path, rule_for, view
 from spex_proxy.wire.chat import KINDS
 from spex_proxy.wire.exact_ids import ExactIds
 from spex_proxy.wire.tap import Tap, TapBudget, TapLimits
@@ -107,6 +107,11 @@ class Sampler:
     secret: bytes = field(repr=False)
     callers: Callers = Callers(everybody=True)
     project: str = "default"
+
+    def passes_by(self, request_id: str, path: str) -> bool:
+        """Whether `consider` would say None to every such request whose header lines do not speak to us."""
+        rate = rate_by_path(self.book(), path, self.project)
+        return rate is not None and rate < 1 and (rate <= 0 or draw(self.secret, request_id, "capture") >= rate)
 
     def consider(self, head: RequestHead) -> Capture | None:
         """Watch this request? Runs before its body is read, so it may look at the head only."""
@@ -187,6 +192,10 @@ class Watcher:
     hold: Hold | None = None
     """None: best effort, no answer ever waits."""
 
+    def passes_by(self, request_id: str, path: str) -> bool:
+        """Known without a look at the header lines, which must not be for us: this request is not watched."""
+        return self.sampler.passes_by(request_id, path)
+
     def consider(self, head: RequestHead) -> Tap | None:
         """A tap for this request, or None: then it costs nothing more."""
         capture = self.sampler.consider(head)
@@ -231,6 +240,6 @@ def new_request_id() -> str:
     """
     milliseconds, nanoseconds = divmod(time.time_ns(), 1_000_000)
     fraction = nanoseconds * 4096 // 1_000_000
-    noise = int.from_bytes(os.urandom(8), "big") >> 2
+    noise = random.getrandbits(62)  # that no two are alike is what is wanted; Python seeds it anew after a fork
     digits = f"{milliseconds << 80 | 0x7 << 76 | fraction << 64 | 0b10 << 62 | noise:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"

@@ -26,6 +26,10 @@ _LOG = logging.getLogger(__name__)
 class Watcher(Protocol):
     """All that the relay knows of the rest of the house: flows.relay.Watcher, or a test's."""
 
+    def passes_by(self, request_id: str, path: str) -> bool:
+        """Whether `consider` says None whatever the header lines say, x-spex-* apart."""
+        ...
+
     def consider(self, head: RequestHead) -> Tap | None:
         """A tap if this request is to be watched."""
         ...
@@ -47,7 +51,7 @@ def watch(watcher: Watcher, counters: Counters, request: Request) -> Bystander |
     if not may_be_watched(request.method.decode("ascii"), path):
         return None
     beside = Bystander(watcher, counters)
-    beside.begin(request.method.decode("ascii"), path, request.block)
+    beside.begin(request, path)
     return beside if beside.is_watching else None
 
 
@@ -73,13 +77,16 @@ class Bystander:
         """Who may change this exchange; None but under a rule with `exact_token_ids`."""
         return None if self._tap is None else self._tap.rewriter
 
-    def begin(self, method: str, path: str, block: bytes) -> None:
+    def begin(self, request: Request, path: str) -> None:
         try:
-            head = RequestHead(new_request_id(), method, path, pairs(block), datetime.now(UTC))
+            request_id = new_request_id()
+            if not request.asks_us and self._watcher.passes_by(request_id, path):
+                return
+            method, lines = request.method.decode("ascii"), pairs(request.block)
             self._started = time.monotonic()
-            self._tap = self._watcher.consider(head)
+            self._tap = self._watcher.consider(RequestHead(request_id, method, path, lines, datetime.now(UTC)))
             if self._tap is not None:
-                self.request_id = head.id
+                self.request_id = request_id
                 self._counters.add("watched_requests")
         except Exception:  # noqa: BLE001 - see _give_up
             self._give_up("watch")

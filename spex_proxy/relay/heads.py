@@ -40,7 +40,8 @@ _NOT_IN_TRAILERS = frozenset(
 )
 # What `Connection` may not take away, or a client could have us send a body without its length.
 _NEVER_DROPPED = frozenset((b"content-length", b"transfer-encoding", b"host", b"connection"))
-_PLAIN_OPTIONS: tuple[frozenset[bytes], ...] = (frozenset((b"keep-alive",)), frozenset((b"close",)), frozenset())
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+_PLAIN_OPTIONS = (_NO_OPTIONS, frozenset((b"keep-alive",)), frozenset((b"close",)))
 
 
 class BadMessage(Exception):
@@ -65,6 +66,8 @@ class Request(NamedTuple):
     keep_alive: bool
     expects_continue: bool
     upgrades: bool
+    asks_us: bool
+    """One of its lines is an x-spex- line."""
 
     def bytes_for(self, prefix: bytes, authority: bytes) -> bytes:
         """The head that goes to an upstream of this authority, below this path."""
@@ -93,36 +96,34 @@ class Response(NamedTuple):
 class _Concerns:
     """What the lines that concern us say, and the block without those that do not pass."""
 
-    __slots__ = ("expects", "has_chunked", "hosts", "kept", "lengths", "options", "position", "upgrade")
+    __slots__ = ("asks_us", "expects", "has_chunked", "hosts", "kept", "lengths", "options", "upgrade")
 
     def __init__(self, block: bytes, is_request: bool) -> None:
         self.lengths: list[bytes] = []
-        self.has_chunked = False
-        self.hosts = 0
-        self.options: frozenset[bytes] = frozenset()
+        self.options = _NO_OPTIONS
         self.upgrade: bytes | None = None
-        self.expects = False
+        self.has_chunked = self.expects = self.asks_us = False
         self.kept: list[bytes] = []
-        self.position = 0
+        self.hosts = 0
+        """How many pieces of `kept` end with the name `Host:`; 0 if there is no such line."""
+        position = 0
         for found in _CONCERNS_US.finditer(block):
-            if self._keeps(found[1].lower(), found[2].rstrip(b"\t "), is_request):
-                continue
-            self.kept.append(block[self.position : found.start()])
-            self.position = found.end()
-            if is_request and found[1].lower() == b"host":
-                self.kept.append(b"\r\n%b: " % found[1])
-                self.hosts = len(self.kept)
-        self.kept.append(block[self.position :])
+            name, value = found.groups()
+            known = name.lower()
+            if known == b"content-length":
+                self.lengths.append(value.rstrip(b"\t "))
+            elif known == b"host" and is_request:
+                if self.hosts:
+                    raise BadMessage("two Host lines")
+                self.kept += (block[position : found.start()], b"\r\n%b: " % name)
+                self.hosts, position = len(self.kept), found.end()
+            elif not self._passes(known, value.rstrip(b"\t "), is_request):
+                self.kept.append(block[position : found.start()])
+                position = found.end()
+        self.kept.append(block[position:])
 
-    def _keeps(self, name: bytes, value: bytes, is_request: bool) -> bool:
-        """Note what a line says; whether it passes."""
-        if name == b"content-length":
-            self.lengths.append(value)
-            return True
-        if name == b"host":
-            if is_request and self.hosts:
-                raise BadMessage("two Host lines")
-            return not is_request
+    def _passes(self, name: bytes, value: bytes, is_request: bool) -> bool:
+        """Note what a line says; whether it goes on to the other side."""
         if name == b"connection":
             self.options |= {option.strip(b"\t ").lower() for option in value.split(b",")}
         elif name == b"transfer-encoding":
@@ -134,7 +135,10 @@ class _Concerns:
         elif name == b"expect":
             self.expects = is_request and value.lower() == b"100-continue"
             return not is_request
+        elif name == b"host":
+            return True
         elif name.startswith(b"x-spex-"):
+            self.asks_us = True
             return not is_request
         return False
 
@@ -150,13 +154,23 @@ class _Concerns:
             raise BadMessage("two Content-Length lines, or one that is not a plain number")
         return int(self.lengths[0])
 
+    def may_upgrade(self) -> bool:
+        """h2c would open a second protocol inside the tunnel, and no client needs it: it goes on in HTTP/1.1."""
+        return b"upgrade" in self.options and self.upgrade is not None and self.upgrade.lower() != b"h2c"
+
     def stays_open(self, minor: int) -> bool:
         return b"close" not in self.options and (minor == 1 or b"keep-alive" in self.options)
 
+    def split_at_host(self) -> tuple[bytes, bytes]:
+        """The lines that pass: up to and with the name `Host:`, and after its value."""
+        kept, hosts = self.kept, self.hosts
+        before, after = b"".join(kept[: hosts - 1]), b"".join(kept[hosts:])
+        if self.options not in _PLAIN_OPTIONS:
+            before, after = self.without_named(before), self.without_named(after)
+        return before + kept[hosts - 1], after
+
     def without_named(self, piece: bytes) -> bytes:
         """A piece of the block without the lines that `Connection` names."""
-        if self.options in _PLAIN_OPTIONS:
-            return piece
         dropped = self.options - _NEVER_DROPPED
         return b"".join(m[0] for m in _PAIR.finditer(piece) if m[1].lower() not in dropped)
 
@@ -177,18 +191,15 @@ def read_request(head: bytes) -> Request:
             raise BadMessage("no Host line")
         says.kept.insert(0, b"\r\nHost: ")
         says.hosts = 1
-    # h2c would open a second protocol inside the tunnel, and no client needs it: it goes on in HTTP/1.1.
-    upgrades = b"upgrade" in says.options and says.upgrade is not None and not length and minor == 1
-    upgrades = upgrades and says.upgrade is not None and says.upgrade.lower() != b"h2c"
-    before = says.without_named(b"".join(says.kept[: says.hosts - 1])) + says.kept[says.hosts - 1]
-    after = says.without_named(b"".join(says.kept[says.hosts :]))
+    framing, upgrades = b"", says.upgrade is not None and says.may_upgrade() and not length and minor == 1
     if length == CHUNKED:
-        after += b"\r\nTransfer-Encoding: chunked"
-    if upgrades and says.upgrade is not None:
-        after += b"\r\nConnection: Upgrade\r\nUpgrade: " + says.upgrade
+        framing = b"\r\nTransfer-Encoding: chunked"
+    elif upgrades:
+        framing = b"\r\nConnection: Upgrade\r\nUpgrade: %b" % says.upgrade
+    before, after = says.split_at_host()
     return Request(
-        found[1], found[2], minor, block, before, after + b"\r\n\r\n", length,
-        says.stays_open(minor), says.expects and minor == 1, upgrades,
+        found[1], found[2], minor, block, before, b"%b%b\r\n\r\n" % (after, framing), length,
+        says.stays_open(minor), says.expects and minor == 1, upgrades, says.asks_us,
     )  # fmt: skip
 
 
@@ -208,9 +219,10 @@ def read_response(head: bytes, method: bytes) -> Response:
         length = 0
     elif length is None:
         length = TO_THE_END
-    return Response(
-        status, found[3], block, says.without_named(b"".join(says.kept)), length, says.stays_open(minor), says.upgrade
-    )
+    passing = b"".join(says.kept)
+    if says.options not in _PLAIN_OPTIONS:
+        passing = says.without_named(passing)
+    return Response(status, found[3], block, passing, length, says.stays_open(minor), says.upgrade)
 
 
 def pairs(block: bytes) -> Headers:

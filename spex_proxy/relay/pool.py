@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import select
 import ssl
+import time
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -60,7 +60,7 @@ class Pool:
         idle = self._idle[replica]
         while idle and not fresh:
             upstream = idle.pop()
-            if upstream.is_usable(self._now() - IDLE_S) and not _has_something_to_read(upstream.fd):
+            if upstream.is_usable(time.monotonic() - IDLE_S) and not upstream.has_something_to_read():
                 asking.connected(upstream)
                 return
             upstream.close()
@@ -71,7 +71,7 @@ class Pool:
     def release(self, upstream: Upstream) -> None:
         """An answer has ended well and nothing more is owed: the connection may serve again."""
         upstream.replica.in_flight -= 1
-        upstream.idle_since = self._now()
+        upstream.idle_since = time.monotonic()
         self._idle[upstream.replica].append(upstream)
 
     def drop(self, upstream: Upstream, *, at_once: bool) -> None:
@@ -87,7 +87,7 @@ class Pool:
 
     def close_idle(self, older_than_s: float = IDLE_S) -> None:
         """Called now and then."""
-        limit = self._now() - older_than_s
+        limit = time.monotonic() - older_than_s
         for idle in self._idle.values():
             old = [upstream for upstream in idle if upstream.idle_since <= limit]
             idle[:] = [upstream for upstream in idle if upstream.idle_since > limit]
@@ -154,14 +154,3 @@ class Pool:
                 upstream.close()
                 replica.is_down = False
                 _LOG.warning("upstream %s is up again", replica.address.url)
-
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()
-
-
-def _has_something_to_read(fd: int) -> bool:
-    """On an idle connection that can only be its end, not yet noticed, or bytes that nobody asked for."""
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(0))

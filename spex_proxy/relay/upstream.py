@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -68,8 +69,8 @@ class Upstream(asyncio.Protocol):
     """Idle, serving one exchange, or an end of a tunnel."""
 
     __slots__ = (
-        "_chunks", "_forget", "_has_ended", "_held", "_is_paused", "_left", "_response",
-        "exchange", "fd", "has_said_something", "idle_since", "is_tunnel", "replica", "transport",
+        "_chunks", "_forget", "_has_ended", "_held", "_is_paused", "_left", "_poll", "_response",
+        "exchange", "has_said_something", "idle_since", "is_tunnel", "replica", "transport",
     )  # fmt: skip
 
     def __init__(self, forget: Callable[[Upstream], None], replica: Replica) -> None:
@@ -78,11 +79,11 @@ class Upstream(asyncio.Protocol):
         self.replica = replica
         self.exchange: Served | None = None
         self.idle_since = 0.0
-        """On the loop's clock; 0 if it never was idle."""
+        """On the host's monotonic clock; 0 if it never was idle."""
         self.has_said_something = False
         """Whether any byte has come for the present exchange."""
         self.is_tunnel = False
-        self.fd = -1
+        self._poll = select.poll()
         self._held = b""
         self._response: Response | None = None
         self._left = 0
@@ -94,6 +95,10 @@ class Upstream(asyncio.Protocol):
 
     def is_usable(self, oldest: float) -> bool:
         return self.idle_since > oldest and not self._has_ended and not self.transport.is_closing()
+
+    def has_something_to_read(self) -> bool:
+        """On an idle connection that can only be its end, not yet noticed, or bytes that nobody asked for."""
+        return bool(self._poll.poll(0))
 
     def serve(self, exchange: Served) -> None:
         self.exchange = exchange
@@ -123,7 +128,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.fd = tune(transport)
+        self._poll.register(tune(transport), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         exchange = self.exchange

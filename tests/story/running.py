@@ -55,6 +55,9 @@ class Nobody:
 
     hold = None
 
+    def passes_by(self, request_id: str, path: str) -> bool:
+        return True
+
     def consider(self, head: RequestHead) -> Tap | None:
         return None
 

@@ -157,6 +157,9 @@ class BrokenWatcher:
         self.place = place
         self.budget = budget
 
+    def passes_by(self, request_id: str, path: str) -> bool:
+        return False
+
     def consider(self, head: RequestHead) -> Tap | None:
         if self.place == "consider":
             raise RuntimeError("a bug")

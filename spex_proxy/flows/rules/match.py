@@ -52,16 +52,26 @@ class HeadView(NamedTuple):
 def view(book: RuleBook, head: RequestHead, project: str) -> HeadView:
     """The rules that may decide about a request, of which only the head is known."""
     found: list[Rule] = []
-    for rule in book.rules:
-        if rule.action is None and may_fit(rule.when, head, project):
+    for rule, knows_head_only in book.by_head:
+        if may_fit(rule.when, head, project):
             found.append(rule)
-            if knows_head_only(rule.when):
+            if knows_head_only:
                 break  # it fits: no later rule decides
     return HeadView(tuple(found))
 
 
-def knows_head_only(when: When) -> bool:
-    return When(path=when.path, header=when.header, project=when.project) == when
+def rate_by_path(book: RuleBook, path: str, project: str) -> float | None:
+    """`view(...).capture` of every request of this path; None if that depends on its header lines."""
+    rate = 0.0
+    for rule, knows_head_only in book.by_head:
+        when = rule.when
+        if when.header:
+            return None
+        if _any(when.path, (path,)) and _any(when.project, (project,)):
+            rate = max(rate, rule.capture)
+            if knows_head_only:
+                break
+    return rate
 
 
 # ------------------------------------------------------------------------------------- body and answer

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.rules import Action, Globs, Range, Rule, RuleBook, When
 from spex_proxy.facts.token_budget import WINDOWS
-from spex_proxy.flows.rules.match import knows_head_only
 
 
 def tell(book: RuleBook) -> Iterator[str]:
@@ -63,7 +62,7 @@ def _acts(rule: Rule, action: Action) -> Iterator[str]:
 
 
 def _watched(rule: Rule) -> str:
-    if rule.capture in (0.0, 1.0) or knows_head_only(rule.when):
+    if rule.capture in (0.0, 1.0) or rule.when.knows_head_only:
         return ""
     return " (every request that may turn out to be one is read first)"
 

@@ -250,3 +250,29 @@ def test_ids_are_uuids_of_version_7_that_sort_by_time() -> None:
 def test_a_draw_is_the_hmac_that_an_auditor_computes(secret: bytes) -> None:
     digest = hmac.digest(secret, b"capture:some-id", "sha256")
     assert draw(secret, "some-id", "capture") == int.from_bytes(digest[:8], "big") / 2**64
+
+
+NOBODY_KNOWS = rule(0.125, 0.0, When(output="sorry"), name="sorry")
+CHATS = rule(1.0, 0.0, When(path=("/v1/chat/*",)), name="chats")
+BOOKS = [(DEFAULT,), (MINE, DEFAULT), (rule(0.0, 0.0),), (CHATS, rule(0.0, 0.0)), (NOBODY_KNOWS, rule(0.0, 0.0))]
+
+
+@pytest.mark.parametrize("rules", BOOKS)
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+def test_passing_by_says_what_considering_would(rules: tuple[Rule, ...], path: str) -> None:
+    """Where no rule looks at header lines; so the two never contradict each other, which a replica would see."""
+    by = sampler(*rules)
+    for request_id in IDS[:400]:
+        head_of = dataclasses.replace(asked(request_id=request_id), path=path)
+        assert by.passes_by(request_id, path) == (by.consider(head_of) is None)
+
+
+def test_nothing_passes_by_where_a_rule_looks_at_header_lines() -> None:
+    assert not any(sampler(SOME_USER, rule(0.0, 0.0)).passes_by(i, "/v1/completions") for i in IDS[:50])
+
+
+def test_what_a_header_asks_for_is_looked_at() -> None:
+    """The relay asks `passes_by` only of requests without lines of ours; this is why."""
+    by = sampler(rule(0.0, 0.0))
+    assert by.passes_by("id-1", "/v1/completions")
+    assert by.consider(asked(b"yes")) is not None
