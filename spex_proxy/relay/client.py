@@ -11,6 +11,7 @@ from spex_proxy.relay.chunks import Chunks
 from spex_proxy.relay.exchange import Exchange
 from spex_proxy.relay.heads import CHUNKED, BadMessage, cannot_become_a_head, passing_trailers, read_request
 from spex_proxy.relay.house import House
+from spex_proxy.relay.repeats import Repeats
 from spex_proxy.relay.sockets import reset, tune
 
 _MOST_HEAD = 64 * 1024
@@ -36,8 +37,8 @@ class Client(asyncio.Protocol):
     """From accepting the connection to its end."""
 
     __slots__ = (
-        "_ahead_paused", "_all", "_chunks", "_exchange", "_held", "_house", "_is_reading", "_left", "_reads",
-        "_scanned", "_upload_paused", "is_full", "tick", "transport",
+        "_ahead_paused", "_all", "_chunks", "_exchange", "_heads", "_held", "_house", "_is_reading", "_left",
+        "_reads", "_scanned", "_upload_paused", "is_full", "tick", "transport",
     )  # fmt: skip
 
     def __init__(self, house: House, everybody: set[Client]) -> None:
@@ -46,6 +47,7 @@ class Client(asyncio.Protocol):
         self._all = everybody
         self._exchange: Exchange | None = None
         self._reads = Reads.HEAD
+        self._heads = Repeats()
         self._held = b""
         """The beginning of a head; or what came ahead of its time."""
         self._scanned = 0
@@ -179,7 +181,7 @@ class Client(asyncio.Protocol):
         if end < 0 or end > _MOST_HEAD:
             self._wait_for_more(data, scanned)
             return b""
-        request = read_request(data[: end + 2])
+        request = self._heads.read(data[: end + 2])
         self._exchange = exchange = Exchange(self._house, self, request)
         self._left = request.length
         if request.length == CHUNKED:
