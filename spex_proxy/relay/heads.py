@@ -154,9 +154,11 @@ class _Concerns:
             raise BadMessage("two Content-Length lines, or one that is not a plain number")
         return int(self.lengths[0])
 
-    def may_upgrade(self) -> bool:
-        """h2c would open a second protocol inside the tunnel, and no client needs it: it goes on in HTTP/1.1."""
-        return b"upgrade" in self.options and self.upgrade is not None and self.upgrade.lower() != b"h2c"
+    def switch(self) -> bytes | None:
+        """The protocol that a request may switch to. h2c would open a second one inside the tunnel, and no client needs
+        it: it goes on in HTTP/1.1."""
+        wanted = self.upgrade if b"upgrade" in self.options else None
+        return None if wanted is None or wanted.lower() == b"h2c" else wanted
 
     def stays_open(self, minor: int) -> bool:
         return b"close" not in self.options and (minor == 1 or b"keep-alive" in self.options)
@@ -191,15 +193,14 @@ def read_request(head: bytes) -> Request:
             raise BadMessage("no Host line")
         says.kept.insert(0, b"\r\nHost: ")
         says.hosts = 1
-    framing, upgrades = b"", says.upgrade is not None and says.may_upgrade() and not length and minor == 1
-    if length == CHUNKED:
-        framing = b"\r\nTransfer-Encoding: chunked"
-    elif upgrades:
-        framing = b"\r\nConnection: Upgrade\r\nUpgrade: %b" % says.upgrade
+    framing = b"\r\nTransfer-Encoding: chunked" if length == CHUNKED else b""
+    switch = says.switch() if not length and minor == 1 else None
+    if switch is not None:
+        framing = b"\r\nConnection: Upgrade\r\nUpgrade: " + switch
     before, after = says.split_at_host()
     return Request(
         found[1], found[2], minor, block, before, b"%b%b\r\n\r\n" % (after, framing), length,
-        says.stays_open(minor), says.expects and minor == 1, upgrades, says.asks_us,
+        says.stays_open(minor), says.expects and minor == 1, switch is not None, says.asks_us,
     )  # fmt: skip
 
 
