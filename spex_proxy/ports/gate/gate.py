@@ -28,6 +28,9 @@ LOOK_S = 0.002
 request is seen at most so much after it arrived. A look costs some 10 microseconds."""
 REST_S = 0.1
 """Between two looks while the reason to wait is one that lasts."""
+PAUSES_S = 1.0
+"""Where production was seen to pause within so long, its next pause is waited for: what is asked beside a stream
+lengthens that stream's next gap, whatever the pace; in a pause it lengthens nothing."""
 MOMENT_S = 0.25
 """Of the pace's tokens, what one batch may have."""
 LONGEST_WAIT_S = 2.0
@@ -79,6 +82,8 @@ class Gate:
         self._window_at = self._credit_at = time.monotonic()
         self._window_gaps = Gaps()
         self._window_asked = 0
+        self._paused_at = float("-inf")
+        """When production was last seen to pause."""
         self.batch = Batch(most_per_batch, most_per_batch)
         self.counts: Counter[str] = Counter()
         """`asked`, `aborted`, in batches."""
@@ -87,7 +92,7 @@ class Gate:
         """Most questions of so many tokens each in one batch. Beside streams no more than the pace allows in a moment:
         a batch that has to be saved up for would stand for seconds, and be felt all at once."""
         production = self._production()
-        if not isinstance(production, Production) or not production.in_flight:
+        if not isinstance(production, Production) or not production.in_flight or self._pauses:
             return self.batch.size
         return max(1, min(self.batch.size, int(self._pace.rate * MOMENT_S / max(1, tokens))))
 
@@ -131,13 +136,22 @@ class Gate:
             return why, REST_S
         assert isinstance(production, Production)
         self._tick(production)
+        if production.in_flight and self._pauses:
+            return f"{production.in_flight} request(s) of production are in flight, which pauses often", LOOK_S
         if production.in_flight and not self._has_credit(turn.tokens):
             return "the pace beside production's streams", LOOK_S
         return None
 
+    @property
+    def _pauses(self) -> bool:
+        """Whether production leaves pauses that are worth waiting for."""
+        return time.monotonic() - self._paused_at < PAUSES_S
+
     def _tick(self, production: Production) -> None:
-        """Learn from the window that has ended."""
+        """Learn from what is seen, and from the window that has ended."""
         now = time.monotonic()
+        if not production.in_flight:
+            self._paused_at = now
         if now - self._window_at < WINDOW_S:
             return
         self._pace = self._pace.after(production.gaps.since(self._window_gaps), self._window_asked)

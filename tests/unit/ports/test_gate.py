@@ -199,6 +199,23 @@ async def test_a_question_beside_streams_is_ended_by_whoever_waits_for_a_first_t
     assert isinstance(await task, Kept)
 
 
+async def test_where_production_pauses_often_nothing_is_asked_beside_its_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, turn = World(), Turn(100, 1, "beside")
+    world.answer.set()
+    gate = world.gate(longest_wait_s=0.05)
+    gate._pace = Pace(rate=1e5, calm_s=0.02, windows=1)
+    assert await gate.ask(turn, world.question) == "answered"  # in a pause
+    world.production = STREAMING
+    kept = await gate.ask(turn, world.question)
+    assert isinstance(kept, Kept)
+    assert "pauses often" in kept.why
+    assert gate.at_once(10_000) == gate.batch.size  # for the next pause
+    monkeypatch.setattr("spex_proxy.ports.gate.gate.PAUSES_S", 0.0)  # it pauses no more
+    assert await gate.ask(turn, world.question) == "answered"
+
+
 async def test_a_full_replica_keeps_nobody_from_another() -> None:
     world = World()
     world.answer.set()
