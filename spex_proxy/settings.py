@@ -95,6 +95,11 @@ class Settings(BaseSettings):
     explain_key: SecretStr | None = Field(
         None, description="What a caller shows as x-spex-key to be allowed x-spex-explain."
     )
+    handover_key: SecretStr | None = Field(
+        None,
+        description="What vLLM's capture middleware (spex-proxy-vllm) shows to hand over what passed it; without a key "
+        "nothing is taken from it.",
+    )
     draw_secret: SecretStr = Field(
         SecretStr("spex"), description="Keys the two draws; equal on all replicas, so that they agree."
     )

@@ -11,6 +11,7 @@ from spex_proxy.facts.load import Unseen
 from spex_proxy.facts.token_budget import TokenBudget, read_hours
 from spex_proxy.flows.chores import Chore
 from spex_proxy.flows.explain import Parts
+from spex_proxy.flows.handover import BACKGROUND_HEADER
 from spex_proxy.flows.jobs import Options, work
 from spex_proxy.flows.rules.keep import RulesInForce
 from spex_proxy.flows.telling import TELL_S, tell
@@ -44,7 +45,8 @@ async def worker_parts(settings: Settings, *, in_foreground: bool = False) -> As
         return Scorers(server, settings.scorer, settings.background_priority)
 
     budget = TokenBudget(settings.tokens_per_minute, settings.tokens_per_hour, settings.tokens_per_day)
-    servers_of_all = ModelServers(settings.upstreams, key, settings.upstream_ca)
+    marks = {BACKGROUND_HEADER: settings.handover_key.get_secret_value()} if settings.handover_key else {}
+    servers_of_all = ModelServers(settings.upstreams, key, settings.upstream_ca, marks)
     counters = Counters()
     in_force = RulesInForce(lambda: load_book(settings, settings.rules), settings.rules, counters, lambda _book: None)
     orders = make_orders(settings, lambda: in_force.book, plugins, counters)

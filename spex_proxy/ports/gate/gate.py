@@ -16,6 +16,7 @@ from spex_proxy.ports.gate.pace import WINDOW_S, Batch, Pace
 from spex_proxy.ports.gate.rules import (
     Manner,
     ServerLoad,
+    closed_by_middleware,
     closed_by_production,
     closed_by_server,
     closed_by_the_clock,
@@ -132,7 +133,7 @@ class Gate:
         production = self._production()
         if why := closed_by_production(production, turn.manner):
             return why, REST_S if isinstance(production, Unseen) else LOOK_S
-        if why := closed_by_server(self._server(turn.server), self._own[turn.server]):
+        if why := closed_by_server(self._server(turn.server), self._own[turn.server], turn.manner):
             return why, REST_S
         assert isinstance(production, Production)
         self._tick(production)
@@ -170,13 +171,18 @@ class Gate:
 
     async def _unless_closed(self, turn: Turn, question: Callable[[], Awaitable[T]]) -> T | Kept:
         """The answer; or production came. Ending the question closes its connection, which vLLM notices."""
+        told = self._server(turn.server)
+        by_middleware = isinstance(told, ServerLoad) and told.production is not None
         asking = asyncio.ensure_future(question())
         try:
             while not asking.done():
                 production = self._production()
                 if isinstance(production, Production):
                     self._tick(production)
-                if why := closed_by_production(production, turn.manner):
+                why = closed_by_production(production, turn.manner)
+                if why is None and by_middleware:  # not read for nothing while we ask
+                    why = closed_by_middleware(self._server(turn.server), turn.manner)
+                if why is not None:
                     return Kept(why)
                 await asyncio.wait({asking}, timeout=LOOK_S)
             return asking.result()

@@ -56,6 +56,8 @@ def test_production_comes_first(production: Production | Unseen, manner: Manner,
         (ServerLoad(9, 0.1), 8, "1 request"),
         (ServerLoad(9, 0.1, own=9), 0, None),
         (ServerLoad(9, 0.1, own=3), 8, "1 request"),
+        (ServerLoad(0, 0.1, production=STREAMING), 0, None),
+        (ServerLoad(0, 0.1, production=PREFILLING), 0, "first token"),
         (ServerLoad(0, 0.9), 0, "90%"),
         (ServerLoad(0, 0.1, since_preemption_s=1), 0, "preempted"),
         (ServerLoad(0, 0.1, since_preemption_s=60), 0, None),
@@ -63,7 +65,7 @@ def test_production_comes_first(production: Production | Unseen, manner: Manner,
     ],
 )
 def test_what_the_server_says(server: ServerLoad | Unseen | None, own: int, why: str | None) -> None:
-    said = closed_by_server(server, own)
+    said = closed_by_server(server, own, "beside")
     assert (said is None) if why is None else (why in str(said))
 
 
@@ -238,6 +240,20 @@ async def test_what_runs_on_one_replica_excuses_nobody_who_waits_on_another() ->
     assert isinstance(other, Kept)
     world.answer.set()
     assert await running == "answered"
+
+
+async def test_production_that_passes_no_relay_ends_a_question_too() -> None:
+    """vLLM's capture middleware counts it, and its plugin tells."""
+    world = World()
+    loads = {"": ServerLoad(0, 0.1, production=IDLE)}
+    gate = Gate(lambda: world.production, loads.__getitem__, longest_wait_s=0.05)
+    task = asking(gate, world.question)
+    await until(lambda: world.begun)
+    loads[""] = ServerLoad(0, 0.1, production=STREAMING)
+    kept = await task
+    assert isinstance(kept, Kept)
+    assert "3 request(s) of production are in flight" in kept.why
+    assert await gate.ask(TURN, world.question) == kept  # and keeps out the next
 
 
 async def test_what_nobody_sees_keeps_the_gate_shut() -> None:
