@@ -158,6 +158,11 @@ class Settings(BaseSettings):
     worker_concurrency: int | None = Field(
         None, ge=1, description="Jobs that a worker runs at once; by default 1 on SQLite, 2 on PostgreSQL."
     )
+    worker_port: Port | None = Field(
+        None,
+        description="Port of a worker's own health and metrics, at the second port's address; each worker of a host "
+        "has another. Without one a worker's counters are nowhere to be read.",
+    )
     worker_ttl_s: float = Field(
         20.0, ge=1, description="A worker that was not heard of for so many seconds is dead; others take its jobs over."
     )

@@ -98,6 +98,11 @@ COUNTERS: tuple[Measure, ...] = (
     ),
     Measure("webhooks", "Notices to webhooks, by outcome of a try: sent, failed (tried again), given_up.", "outcome"),
     Measure(
+        "gate_batches",
+        "Batches of masked queries that the gate let through, by outcome: answered, aborted (production came), failed.",
+        "outcome",
+    ),
+    Measure(
         "unanswered_batches",
         "Batches of masked queries that ended before all of it was answered: production came, the server refused, "
         "the connection broke. They are asked again.",

@@ -14,7 +14,7 @@ from spex_proxy.web.api import PREFIX, make_api_router
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.guard import Guard, is_loopback
 from spex_proxy.web.handover import HandoverDoor, make_handover_router
-from spex_proxy.web.health import Processes, make_health_router
+from spex_proxy.web.health import Processes, make_health_router, make_metrics_router
 from spex_proxy.web.pages import make_pages
 from spex_proxy.web.review_pages import add_review_pages
 
@@ -56,6 +56,14 @@ def make_app(
     pages_router, pages = make_pages(doors.store, doors.project, relay=doors.relay, version=version)
     add_review_pages(pages_router, pages, doors.labels)
     app.include_router(pages_router)
+    return app
+
+
+def make_worker_app(version: str, counters: Shown) -> FastAPI:
+    """What a worker shows on a port of its own: that it lives, and what it has counted."""
+    app = FastAPI(title="spex-proxy worker", version=version, openapi_url=None, docs_url=None, redoc_url=None)
+    errors.install(app)
+    app.include_router(make_metrics_router(version, counters))
     return app
 
 

@@ -72,11 +72,14 @@ class Gate:
         *,
         most_per_batch: int = 32,
         longest_wait_s: float = LONGEST_WAIT_S,
+        count: Callable[[str, str], None] = lambda _name, _label: None,
     ) -> None:
+        """`count`: a counter's name and label."""
         self._production = production
         self._server = server
         self._hours = hours
         self._longest_wait_s = longest_wait_s
+        self._count = count
         self._own: Counter[str] = Counter()
         """Questions that run, by replica."""
         self._pace, self._credit = Pace(), 0.0
@@ -105,10 +108,13 @@ class Gate:
         self._own[turn.server] += turn.questions
         self._window_asked += turn.questions
         self.counts["asked"] += 1
+        outcome = "failed"
         try:
             answer = await self._unless_closed(turn, question)
+            outcome = "aborted" if isinstance(answer, Kept) else "answered"
         finally:
             self._own[turn.server] -= turn.questions
+            self._count("gate_batches", outcome)
         if isinstance(answer, Kept):
             self.counts["aborted"] += 1
             self.batch = self.batch.aborted(turn.questions)
