@@ -49,7 +49,7 @@ class Record:
     @property
     def duty(self) -> float:
         """Share of the time in which a request was in flight, in windows without our work."""
-        return sum(pair.busy for pair in self.pairs) / len(self.pairs) if self.pairs else 0.0
+        return float(np.mean([pair.busy for pair in self.pairs])) if self.pairs else 0.0
 
     def missing(self, modes: Sequence[str], pairs: int) -> list[str]:
         """Modes of the pairs that are still to be measured, in turns."""
@@ -128,7 +128,7 @@ def _row(record: Record, mode: str) -> list[str]:
 
 
 def _rate(pairs: Sequence[Pair]) -> float:
-    return sum(pair.done["masks"] for pair in pairs) / sum(pair.seconds for pair in pairs)
+    return float(sum(pair.done["masks"] for pair in pairs) / sum(pair.seconds for pair in pairs))
 
 
 def _spread(ratios: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,10 @@ def exchanges(store_path: Path) -> list[Exchange]:
         engine.dispose()
 
 
+def has_stored(house: Running, number: int) -> bool:
+    return stored(house) == number
+
+
 def stored(house: Running) -> int:
     return int(house.metric("stored_exchanges_total"))
 
@@ -56,7 +61,7 @@ def test_the_store_holds_the_same_whichever_way_it_passed(store_path: Path, tmp_
                 answers = [ask(url, stream=stream, traceparent=TRACE) for url in (house.settings.relay_url, direct)]
                 assert answers[0].content == answers[1].content
                 assert answers[1].headers.get("x-spex-request-id") is None
-                wait_until(lambda number=number: stored(house) == 2 * number + 2, ENOUGH_S)
+                wait_until(partial(has_stored, house, 2 * number + 2), ENOUGH_S)
             assert ask(direct, key="wrong").status_code == 401
             assert board.production == (0, 0)
         assert house.metric("handed_over_total", '{outcome="taken"}') == 2

@@ -91,6 +91,7 @@ class Seen:
         self._scope = scope
         self._sender = sender
         self._board = board
+        self._id = new_id()
         self._received_at = datetime.now(timezone.utc)  # noqa: UP017 - vLLM runs on Python 3.10 too
         self._began = time.monotonic()
         self._first_byte_s: float | None = None
@@ -173,7 +174,7 @@ class Seen:
         first = took if self._first_byte_s is None else self._first_byte_s
         self._sender.offer(
             Finished(
-                new_id(), self._scope["method"], self._scope["path"], self._received_at.isoformat(),
+                self._id, self._scope["method"], self._scope["path"], self._received_at.isoformat(),
                 tuple(self._scope["headers"]), self._status, self._headers, first, took, ending,
                 b"".join(self._request), b"".join(self._answer),
             )

@@ -204,7 +204,7 @@ async def test_what_waits_goes_out_before_the_server_says_that_it_has_stopped(op
     capture = Capture(app, sender, Board())
     for _ in range(3):
         await Client().ask(capture)
-    await capture({"type": "lifespan"}, lambda: asyncio.sleep(0, {}), send)  # type: ignore[arg-type]
+    await capture({"type": "lifespan"}, lambda: asyncio.sleep(0, {}), send)
     assert seen_at_the_end == [3]
 
 

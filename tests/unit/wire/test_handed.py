@@ -18,7 +18,8 @@ GOLDEN = json.loads((Path(__file__).parents[3] / "plugins/vllm_engine/golden/han
 
 
 def payload(line: dict[str, Any]) -> bytes:
-    return json.dumps(line).encode() + b"\n" + (GOLDEN["request"] + GOLDEN["answer"]).encode()
+    bodies: str = GOLDEN["request"] + GOLDEN["answer"]
+    return json.dumps(line).encode() + b"\n" + bodies.encode()
 
 
 def test_the_golden_exchange() -> None:
