@@ -86,8 +86,8 @@ class Gate:
         self._window_at = self._credit_at = time.monotonic()
         self._window_gaps = Gaps()
         self._window_asked = 0
-        self._paused_at = float("-inf")
-        """When production was last seen to pause."""
+        self._paused_at = self._busy_at = float("-inf")
+        """When production was last seen to pause, and to be in flight."""
         self.batch = Batch(most_per_batch, most_per_batch)
         self.counts: Counter[str] = Counter()
         """`asked`, `aborted`, in batches."""
@@ -117,7 +117,8 @@ class Gate:
             self._count("gate_batches", outcome)
         if isinstance(answer, Kept):
             self.counts["aborted"] += 1
-            self.batch = self.batch.aborted(turn.questions)
+            if turn.manner == "alone":  # lost whole; the others keep what had come
+                self.batch = self.batch.aborted(turn.questions)
         else:
             self.batch = self.batch.answered()
         return answer
@@ -150,6 +151,12 @@ class Gate:
         return None
 
     @property
+    def width(self) -> int | None:
+        """Most questions that the server should hold at once; None: as many as it likes. While production is about,
+        one: the next request waits for the step that it finds, and a step with one question in it is short."""
+        return 1 if time.monotonic() - self._busy_at < PAUSES_S else None
+
+    @property
     def _pauses(self) -> bool:
         """Whether production leaves pauses that are worth waiting for."""
         return time.monotonic() - self._paused_at < PAUSES_S
@@ -157,7 +164,9 @@ class Gate:
     def _tick(self, production: Production) -> None:
         """Learn from what is seen, and from the window that has ended."""
         now = time.monotonic()
-        if not production.in_flight:
+        if production.in_flight:
+            self._busy_at = now
+        else:
             self._paused_at = now
         if now - self._window_at < WINDOW_S:
             return

@@ -306,3 +306,16 @@ async def test_beside_streams_the_pace_holds() -> None:
     got = [await gate.ask(turn, world.question) for _ in range(4)]
     assert got[:2] == ["answered", "answered"]
     assert isinstance(got[3], Kept)
+
+
+async def test_what_keeps_its_answers_is_asked_in_long_batches_of_narrow_steps_while_production_is_about() -> None:
+    world = World()
+    gate = world.gate()
+    assert gate.width is None
+    most = gate.batch.size
+    task = asking(gate, world.question, Turn(100, 8, "beside"))
+    await until(lambda: world.begun)
+    world.production = PREFILLING
+    assert isinstance(await task, Kept)
+    assert gate.width == 1
+    assert gate.batch.size == most
