@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import http.client
 import logging
-import os
 import queue
-import socket
 import threading
 import time
 from collections import Counter
@@ -34,7 +32,7 @@ class Way:
     """Where exchanges go, and how many bytes may wait."""
 
     url: str
-    """`http://HOST:PORT`, `https://...` or `unix:/PATH`: spex_proxy's second port."""
+    """`http://HOST:PORT` or `https://HOST:PORT`: spex_proxy's second port."""
     key: str = field(repr=False)
     most_bytes: int = 64 << 20
     """All that is watched or waits, together."""
@@ -158,21 +156,8 @@ class Sender:
 
 def connection(url: str) -> http.client.HTTPConnection:
     """Raises ValueError for an address that is none."""
-    if url.startswith("unix:"):
-        return _Unix("/" + url.removeprefix("unix:").lstrip("/"))
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"SPEX_HANDOVER_URL must be http://HOST:PORT, https://HOST:PORT or unix:/PATH, not {url!r}")
+        raise ValueError(f"SPEX_HANDOVER_URL must be http://HOST:PORT or https://HOST:PORT, not {url!r}")
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     return kind(parts.hostname, parts.port, timeout=PATIENCE_S)
-
-
-class _Unix(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PATIENCE_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(os.fspath(self._path))

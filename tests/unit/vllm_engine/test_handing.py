@@ -154,11 +154,11 @@ def test_what_waits_is_bounded_and_what_is_left_at_the_end_is_counted() -> None:
 
 def test_the_way_is_read_from_the_environment() -> None:
     assert Way.of({}) is None
-    way = Way.of({"SPEX_HANDOVER_KEY": "k", "SPEX_HANDOVER_URL": "unix:/run/spex.sock"})
+    way = Way.of({"SPEX_HANDOVER_KEY": "k", "SPEX_HANDOVER_URL": "https://spex:8081"})
     assert way is not None
-    assert (way.key, way.url) == ("k", "unix:/run/spex.sock")
+    assert (way.key, way.url) == ("k", "https://spex:8081")
     assert "key" not in repr(way)
-    for url in ("spex:8081", "ftp://spex", "http://"):
+    for url in ("spex:8081", "ftp://spex", "http://", "unix:/run/spex.sock"):
         with pytest.raises(ValueError, match="SPEX_HANDOVER_URL"):
             connection(url)
 
