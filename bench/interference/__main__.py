@@ -45,6 +45,8 @@ WORDS = (
 )  # fmt: skip
 PROMPT = "Describe the harbour of a small town in winter, its boats, its people and its weather, in plain words."
 FILLER = "in the old house behind the market, opened once a month by two people who must agree".split()  # noqa: SIM905 - a sentence is read, a list of its words is not
+IDLE_S = 15.0
+"""Of an idle window, at most."""
 SETTLE_S = 0.5
 """Between two windows."""
 
@@ -135,8 +137,9 @@ async def measure(port: int, asker: Asker, options: argparse.Namespace, model: s
     await explaining(asker, "free", lambda: asyncio.sleep(2))  # imports, and the first fit
     for mode in ("free", "gate"):
         if mode not in record.idle:
-            done = await explaining(asker, mode, lambda: asyncio.sleep(options.seconds))
-            record.idle[mode] = done["masks"] / options.seconds
+            seconds = min(options.seconds, IDLE_S)
+            done = await explaining(asker, mode, lambda: asyncio.sleep(seconds))  # noqa: B023 - awaited here
+            record.idle[mode] = done["masks"] / seconds
             say(f"idle, {mode}: {record.idle[mode]:.1f} masks/s")
     for mode in record.missing(options.modes, options.pairs)[: options.most]:
         pair = await pair_of(mode, load, record.rate, asker, options)
