@@ -45,7 +45,7 @@ WORDS = (
 )  # fmt: skip
 PROMPT = "Describe the harbour of a small town in winter, its boats, its people and its weather, in plain words."
 FILLER = "in the old house behind the market, opened once a month by two people who must agree".split()  # noqa: SIM905 - a sentence is read, a list of its words is not
-IDLE_S = 15.0
+IDLE_S = 60.0
 """Of an idle window, at most."""
 SETTLE_S = 0.5
 """Between two windows."""

@@ -153,13 +153,14 @@ def verdicts(record: Record) -> list[str]:
             f"- gate on: p99 of {title}, on/off, median: {ratio:.3g}; chance alone reaches {most:.3g}: it says nothing"
         )
         lines.append(line if most <= TELLING else too_loud)
-    idle = record.idle.get("free", math.nan)
-    share = _rate(gated) / idle
-    lines.append(_told("masks inside production windows, of the idle rate", share, "at least", LEAST_SHARE,
-                       share >= LEAST_SHARE))  # fmt: skip
-    if "gate" in record.idle:
-        share = record.idle["gate"] / idle
+    if idle := record.idle.get("free"):
+        share = _rate(gated) / idle
+        lines.append(_told("masks inside production windows, of the idle rate", share, "at least", LEAST_SHARE,
+                           share >= LEAST_SHARE))  # fmt: skip
+        share = record.idle.get("gate", 0.0) / idle
         lines.append(_told("idle with the gate, of idle without", share, "at least", LEAST_IDLE, share >= LEAST_IDLE))
+    else:
+        lines.append("- the idle windows were too short for one batch: what a share of the idle rate is, is not known")
     least = min(min(pair.off["requests"], pair.on["requests"]) for pair in record.pairs)
     lines.append(_told("requests a window", least, "at least", LEAST_REQUESTS, least >= LEAST_REQUESTS))
     lines.append(_told("pairs of windows with the gate", len(gated), "at least", LEAST_PAIRS,

@@ -109,3 +109,10 @@ def test_windows_are_kept_and_gone_on_with(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="tokens"):
         read(kept, {"tokens": 3})
     assert made.missing(["gate", "free"], 3) == ["free", "free", "gate", "free"]
+
+
+def test_without_an_idle_rate_no_share_of_it_is_told() -> None:
+    made = record(1.0, 6)
+    made.idle = {"free": 0.0, "gate": 0.0}
+    assert any("not known" in line for line in verdicts(made))
+    assert "| with gate" in report(made)
