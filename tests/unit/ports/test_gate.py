@@ -311,8 +311,8 @@ async def test_beside_streams_the_pace_holds() -> None:
 async def test_what_keeps_its_answers_is_asked_in_long_batches_of_narrow_steps_while_production_is_about() -> None:
     world = World()
     gate = world.gate()
-    assert gate.width is None
-    most = gate.batch.size
+    idle, most = gate.width, gate.batch.size
+    assert idle is None
     task = asking(gate, world.question, Turn(100, 8, "beside"))
     await until(lambda: world.begun)
     world.production = PREFILLING
