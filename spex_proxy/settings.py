@@ -95,6 +95,11 @@ class Settings(BaseSettings):
     explain_key: SecretStr | None = Field(
         None, description="What a caller shows as x-spex-key to be allowed x-spex-explain."
     )
+    handover_key: SecretStr | None = Field(
+        None,
+        description="What vLLM's capture middleware (spex-proxy-vllm) shows to hand over what passed it; without a key "
+        "nothing is taken from it.",
+    )
     draw_secret: SecretStr = Field(
         SecretStr("spex"), description="Keys the two draws; equal on all replicas, so that they agree."
     )
@@ -152,6 +157,11 @@ class Settings(BaseSettings):
 
     worker_concurrency: int | None = Field(
         None, ge=1, description="Jobs that a worker runs at once; by default 1 on SQLite, 2 on PostgreSQL."
+    )
+    worker_port: Port | None = Field(
+        None,
+        description="Port of a worker's own health and metrics, at the second port's address; each worker of a host "
+        "has another. Without one a worker's counters are nowhere to be read.",
     )
     worker_ttl_s: float = Field(
         20.0, ge=1, description="A worker that was not heard of for so many seconds is dead; others take its jobs over."

@@ -3,8 +3,10 @@
     python -m bench.interference                       real vLLM on the CPU, started for it (`make vllm`)
     python -m bench.interference --upstream URL        or UPSTREAM=URL: a vLLM server that nobody else uses
     python -m bench.interference --scripted --rate 200 a scripted engine whose steps all requests share
+    python -m bench.interference --json FILE --most 1  one pair of windows, and what was kept of earlier calls
 
-Production is streams through our relay, begun at a steady rate: by default such that one is in flight half of the time.
+Production is streams through our relay, begun at a steady rate: by default such that one is in flight half of the time;
+with --burst so many at a time.
 A process of its own explains: the flow, gate and scorer of a worker, at the lowest niceness. Modes: with the gate;
 without it, at our low priority; without it, at production's own priority. Each window with our work stands beside one
 without; windows without, one after the other, tell what chance does. Off loopback nothing is measured.
@@ -31,7 +33,7 @@ import uvloop
 
 from bench.interference.asker import MODES
 from bench.interference.load import Load, Window, request
-from bench.interference.report import Pair, Record, figures, report
+from bench.interference.report import Pair, Record, figures, read, report, write
 from bench.overhead.targets import free_port, started, wait_until_up
 from deploy.demo.vllm_cpu import running_vllm
 from spex_proxy.store.connect import open_store
@@ -43,6 +45,8 @@ WORDS = (
 )  # fmt: skip
 PROMPT = "Describe the harbour of a small town in winter, its boats, its people and its weather, in plain words."
 FILLER = "in the old house behind the market, opened once a month by two people who must agree".split()  # noqa: SIM905 - a sentence is read, a list of its words is not
+IDLE_S = 60.0
+"""Of an idle window, at most."""
 SETTLE_S = 0.5
 """Between two windows."""
 
@@ -124,39 +128,51 @@ def house(upstream: str, folder: Path, options: argparse.Namespace, model: str) 
             asker.close()
 
 
-async def measure(port: int, asker: Asker, options: argparse.Namespace, model: str) -> Record:
-    load = Load(port, model, " ".join([PROMPT] * options.prompt), options.tokens)
+async def measure(port: int, asker: Asker, options: argparse.Namespace, model: str, known: Record | None) -> Record:
+    """So many pairs of windows as --most allows, beside those that are known."""
+    load = Load(port, model, " ".join([PROMPT] * options.prompt), options.tokens, options.burst)
     say(f"{(await asker.hear())['exchanges']} exchanges to explain")
-    lengths: list[float] = []
-    for _ in range(5):  # the first ones warm everything
-        await load.one()
-        await load.drained()
-        lengths.append(load.seen.whole[-1])
-    rate = options.rate or options.duty / sorted(lengths)[1]
-    record = Record(rate, 0.0)
+    length = await warmed(load)
+    record = known or Record(options.rate or options.duty * options.burst / length)
     await explaining(asker, "free", lambda: asyncio.sleep(2))  # imports, and the first fit
     for mode in ("free", "gate"):
-        done = await explaining(asker, mode, lambda: asyncio.sleep(options.seconds))
-        record.idle[mode] = done["masks"] / options.seconds
-        say(f"idle, {mode}: {record.idle[mode]:.1f} masks/s")
-    busy = []
-    for number in range(options.pairs):
-        for mode in options.modes:
-            off = await production(load, rate, options.seconds)
-            busy.append(min(1.0, sum(off.whole) / options.seconds))
-            found: list[Window] = []
-
-            async def window(found: list[Window] = found) -> None:
-                found.append(await production(load, rate, options.seconds))
-
-            done = await explaining(asker, mode, window)
-            pair = Pair(mode, told(off), told(found[0]), done, options.seconds)
-            record.pairs.append(pair)
-            say(f"pair {number + 1}, {mode}: {done['masks']} masks, TTFT p99 x "
-                f"{pair.on['first_p99'] / pair.off['first_p99']:.2f}")  # fmt: skip
-    record.duty = sum(busy) / len(busy)
+        if mode not in record.idle:
+            seconds = min(options.seconds, IDLE_S)
+            done = await explaining(asker, mode, lambda: asyncio.sleep(seconds))  # noqa: B023 - awaited here
+            record.idle[mode] = done["masks"] / seconds
+            say(f"idle, {mode}: {record.idle[mode]:.1f} masks/s")
+    for mode in record.missing(options.modes, options.pairs)[: options.most]:
+        pair = await pair_of(mode, load, record.rate, asker, options)
+        record.pairs.append(pair)
+        say(f"{mode}: {pair.done['masks']} masks, TTFT p99 x {pair.on['first_p99'] / pair.off['first_p99']:.2f}, "
+            f"gap p99 x {pair.on['gap_p99'] / pair.off['gap_p99']:.2f}")  # fmt: skip
+        if options.json:
+            write(record, about(options), options.json)
     load.close()
     return record
+
+
+async def warmed(load: Load) -> float:
+    """Seconds that a burst of streams takes on a server that does nothing else."""
+    lengths: list[float] = []
+    for _ in range(7):  # the first ones warm everything
+        begun = time.perf_counter()
+        await load.one()
+        await load.drained()
+        lengths.append(time.perf_counter() - begun)
+    return sorted(lengths[2:])[2]
+
+
+async def pair_of(mode: str, load: Load, rate: float, asker: Asker, options: argparse.Namespace) -> Pair:
+    """A window without our work, and one with it."""
+    off = await production(load, rate, options.seconds)
+    found: list[Window] = []
+
+    async def window() -> None:
+        found.append(await production(load, rate, options.seconds))
+
+    done = await explaining(asker, mode, window)
+    return Pair(mode, told(off), told(found[0]), done, options.seconds, min(1.0, off.busy / options.seconds))
 
 
 async def production(load: Load, rate: float, seconds: float) -> Window:
@@ -217,10 +233,33 @@ def main(given: Sequence[str]) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of a window")
     parser.add_argument("--pairs", type=int, default=5, help="of windows, for each mode")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--burst", type=int, default=1, help="so many streams begin together")
+    parser.add_argument("--json", type=Path, help="keep the windows here, and go on from what is kept there")
+    parser.add_argument("--most", type=int, help="pairs to measure in this call; the others in later ones, with --json")
     parser.add_argument("--exchanges", type=int, default=60, help="to explain, 34 masks each")
     parser.add_argument("--budget", type=int, default=40, help="masks of an explanation, at most")
     parser.add_argument("--scorer", default="auto")
     options = parser.parse_args(given)
+    known = read(options.json, about(options)) if options.json else None
+    if known is None or known.missing(options.modes, options.pairs):
+        known = measured(options, known)
+    left = known.missing(options.modes, options.pairs)
+    print(report(known))
+    if left:
+        print(
+            f"\nNot whole yet: {len(left)} pairs are missing ({', '.join(sorted(set(left)))}). The same call goes on."
+        )
+    print(f"\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, python -m bench.interference {' '.join(given)}".rstrip())
+
+
+def about(options: argparse.Namespace) -> dict[str, Any]:
+    """What windows must have in common to stand in one table."""
+    names = ("scripted", "rate", "duty", "tokens", "prompt", "words", "seconds", "burst", "budget", "scorer")
+    return {name: getattr(options, name) for name in names}
+
+
+def measured(options: argparse.Namespace, known: Record | None) -> Record:
+    """What is known with more pairs."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with server(options, folder) as url:
@@ -228,13 +267,11 @@ def main(given: Sequence[str]) -> None:
             model = str(listed[0]["id"])
             try:
                 with house(url, folder, options, model) as (port, asker):
-                    record = uvloop.run(measure(port, asker, options, model))
+                    return uvloop.run(measure(port, asker, options, model, known))
             except BaseException:
                 for log in folder.glob("*.log"):
                     say(f"--- {log.name} ---\n{log.read_text(errors='replace')[-2000:]}")
                 raise
-    print(report(record))
-    print(f"\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, python -m bench.interference {' '.join(given)}".rstrip())
 
 
 if __name__ == "__main__":

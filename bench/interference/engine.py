@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import json
 import re
 import socket
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
@@ -178,11 +179,32 @@ def rendered(body: dict[str, Any]) -> str:
     return "".join(f"<{m['role']}> {m['content']}\n" for m in body["messages"]) + "<assistant>"
 
 
+@dataclass(slots=True)
+class Stamps:
+    """When masked queries came and ended, for bench.yielding: (what, number of the query, monotonic seconds)."""
+
+    hold_s: float = 0.0
+    """How long a stream waits before the engine hears of it."""
+    events: list[tuple[str, int, float]] = field(default_factory=list)
+    _queries: int = 0
+
+    @contextlib.contextmanager
+    def query(self) -> Iterator[None]:
+        self._queries += 1
+        number, how = self._queries, "closed"
+        self.events.append(("asked", number, time.monotonic()))
+        try:
+            yield
+            how = "answered"
+        finally:
+            self.events.append((how, number, time.monotonic()))
+
+
 class Connection(asyncio.Protocol):
     """Answers one request after the other."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
-        self._engine, self._tokenizer = engine, tokenizer
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, stamps: Stamps) -> None:
+        self._engine, self._tokenizer, self._stamps = engine, tokenizer, stamps
         self._held = b""
         self._work: Work | None = None
         self._task: asyncio.Task[None] | None = None
@@ -223,7 +245,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(_STREAM_HEAD)
             size = len(self._tokenizer.pieces(rendered(body)))
             self._work = Work(size, int(body.get("max_tokens", 16)), int(body.get("priority", 0)), self)
-            self._engine.add(self._work)
+            asyncio.get_running_loop().call_later(self._stamps.hold_s, self._engine.add, self._work)
             return
         status, told = self._plain(path, body)
         said = told if isinstance(told, bytes) else json.dumps(told).encode()
@@ -231,8 +253,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(head % (status, len(said)) + said)
 
     async def _score(self, raw: bytes) -> None:
-        async for line in lines(read(raw), self._engine):
-            self._transport.write(chunk(line))
+        with self._stamps.query():
+            async for line in lines(read(raw), self._engine):
+                self._transport.write(chunk(line))
         self._transport.write(b"0\r\n\r\n")
 
     def _plain(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -256,6 +279,7 @@ class Connection(asyncio.Protocol):
             "/version": {"version": "0.32.0"},
             "/health": {},
             "/v1/models": {"data": [{"id": MODEL, "max_model_len": 4096}]},
+            "/stamps": self._stamps.events,
             "/v1/spex/load": {"plugin": "0", "protocol": PROTOCOL} | self._engine.load(),
             "/detokenize": {"prompt": words.text(body.get("tokens", []))},
         }
@@ -275,10 +299,10 @@ class Connection(asyncio.Protocol):
         return "".join(parts).encode()
 
 
-async def serve(port: int, *, by_priority: bool) -> None:
-    engine, tokenizer = Engine(by_priority), Tokenizer()
+async def serve(port: int, *, by_priority: bool, hold_s: float) -> None:
+    engine, tokenizer, stamps = Engine(by_priority), Tokenizer(), Stamps(hold_s)
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(engine, tokenizer), "127.0.0.1", port)
+    server = await loop.create_server(lambda: Connection(engine, tokenizer, stamps), "127.0.0.1", port)
     async with server:
         await engine.run()
 
@@ -287,9 +311,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.interference.engine", description=__doc__)
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--policy", choices=("priority", "fcfs"), default="priority")
+    parser.add_argument("--hold", type=float, default=0.0, help="ms that a stream waits before the engine hears of it")
     options = parser.parse_args()
     gc.freeze()
-    uvloop.run(serve(options.port, by_priority=options.policy == "priority"))
+    uvloop.run(serve(options.port, by_priority=options.policy == "priority", hold_s=options.hold / 1000))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Window:
     whole: list[float] = field(default_factory=list)
     """From a request's sending to the end of its answer."""
     errors: list[str] = field(default_factory=list)
+    busy: float = 0.0
+    """How long at least one stream was in flight."""
 
 
 def request(port: int, model: str, prompt: str, tokens: int, *, stream: bool, headers: str = "") -> bytes:
@@ -85,8 +87,11 @@ class Line(asyncio.Protocol):
 class Load:
     """All production of a bench. `run` a window, then read `seen`."""
 
-    def __init__(self, port: int, model: str, prompt: str, tokens: int) -> None:
+    def __init__(self, port: int, model: str, prompt: str, tokens: int, burst: int = 1) -> None:
+        """`burst` streams begin together."""
         self._port = port
+        self._burst = burst
+        self._busy_since = 0.0
         self._request = request(port, model, prompt, tokens, stream=True)
         self._free: deque[Line] = deque()
         self._running: set[Line] = set()
@@ -101,11 +106,18 @@ class Load:
             if (wait := begun + due - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
             await self.one()
-            number += 1
+            number += self._burst
         await self.drained()
         return self.seen
 
     async def one(self) -> None:
+        """One burst."""
+        for _ in range(self._burst):
+            await self._one()
+
+    async def _one(self) -> None:
+        if not self._running:
+            self._busy_since = time.perf_counter()
         if self._free:
             line = self._free.popleft()
         else:
@@ -128,6 +140,7 @@ class Load:
         else:
             self._free.append(line)
         if not self._running:
+            self.seen.busy += time.perf_counter() - self._busy_since
             self._quiet.set()
 
     def close(self) -> None:

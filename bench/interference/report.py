@@ -1,11 +1,14 @@
-"""Windows -> table and verdicts. Pure."""
+"""Windows -> table and verdicts, and the file that they are kept in."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,8 @@ class Pair:
     done: Mapping[str, Any]
     """What was explained meanwhile."""
     seconds: float
+    busy: float = 0.0
+    """Share of the time in which a request was in flight, in the window without our work."""
 
 
 @dataclass(slots=True)
@@ -37,11 +42,38 @@ class Record:
 
     rate: float
     """Streams that began a second."""
-    duty: float
-    """Share of the time in which a request was in flight, in windows without our work."""
     pairs: list[Pair] = field(default_factory=list)
     idle: dict[str, float] = field(default_factory=dict)
     """Mode -> masks a second while there was no production."""
+
+    @property
+    def duty(self) -> float:
+        """Share of the time in which a request was in flight, in windows without our work."""
+        return float(np.mean([pair.busy for pair in self.pairs])) if self.pairs else 0.0
+
+    def missing(self, modes: Sequence[str], pairs: int) -> list[str]:
+        """Modes of the pairs that are still to be measured, in turns."""
+        have = Counter(pair.mode for pair in self.pairs)
+        return [mode for turn in range(pairs) for mode in modes if have[mode] <= turn]
+
+
+def write(record: Record, about: Mapping[str, Any], path: Path) -> None:
+    """After each pair, so that a run can be ended at any time."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"about": about, "record": asdict(record)}, indent=1) + "\n")
+    partial.replace(path)
+
+
+def read(path: Path, about: Mapping[str, Any]) -> Record | None:
+    """What was measured before, of the same windows; None if nothing was. Raises SystemExit where others were."""
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    if found["about"] != dict(about):
+        other = ", ".join(name for name, value in about.items() if found["about"].get(name) != value)
+        raise SystemExit(f"{path} holds windows of another kind ({other}): name another file, or delete it")
+    record = found["record"]
+    return Record(**record | {"pairs": [Pair(**pair) for pair in record["pairs"]]})
 
 
 def figures(first: Sequence[float], gaps: Sequence[float], requests: int) -> dict[str, float]:
@@ -96,7 +128,7 @@ def _row(record: Record, mode: str) -> list[str]:
 
 
 def _rate(pairs: Sequence[Pair]) -> float:
-    return sum(pair.done["masks"] for pair in pairs) / sum(pair.seconds for pair in pairs)
+    return float(sum(pair.done["masks"] for pair in pairs) / sum(pair.seconds for pair in pairs))
 
 
 def _spread(ratios: Sequence[float]) -> str:
@@ -121,13 +153,14 @@ def verdicts(record: Record) -> list[str]:
             f"- gate on: p99 of {title}, on/off, median: {ratio:.3g}; chance alone reaches {most:.3g}: it says nothing"
         )
         lines.append(line if most <= TELLING else too_loud)
-    idle = record.idle.get("free", math.nan)
-    share = _rate(gated) / idle
-    lines.append(_told("masks inside production windows, of the idle rate", share, "at least", LEAST_SHARE,
-                       share >= LEAST_SHARE))  # fmt: skip
-    if "gate" in record.idle:
-        share = record.idle["gate"] / idle
+    if idle := record.idle.get("free"):
+        share = _rate(gated) / idle
+        lines.append(_told("masks inside production windows, of the idle rate", share, "at least", LEAST_SHARE,
+                           share >= LEAST_SHARE))  # fmt: skip
+        share = record.idle.get("gate", 0.0) / idle
         lines.append(_told("idle with the gate, of idle without", share, "at least", LEAST_IDLE, share >= LEAST_IDLE))
+    else:
+        lines.append("- the idle windows were too short for one batch: what a share of the idle rate is, is not known")
     least = min(min(pair.off["requests"], pair.on["requests"]) for pair in record.pairs)
     lines.append(_told("requests a window", least, "at least", LEAST_REQUESTS, least >= LEAST_REQUESTS))
     lines.append(_told("pairs of windows with the gate", len(gated), "at least", LEAST_PAIRS,

@@ -25,7 +25,7 @@ entry is v(none) for these. For the others it is the formula's own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
@@ -203,6 +203,19 @@ def player_table(spectrum: Spectrum, chosen: NDArray[np.bool_], size: int) -> ND
 def shapley_values(spectrum: Spectrum) -> NDArray[np.float64]:
     """SV_i = -2 sum over odd S with i of F(S) / |S|, (n,): only odd terms count (OddSHAP, arXiv 2602.01399)."""
     return index(spectrum, "sv", 1).values()
+
+
+def strongest(influences: NDArray[np.float64], sizes: Sequence[int], share: float, most: int) -> list[int]:
+    """The fewest players that carry `share` of all influence, (n,), as long as what they are made of, (n,) counts, is
+    not more than `most` together; in ascending order."""
+    total, carried, count = float(influences.sum()), 0.0, 0
+    chosen: list[int] = []
+    for at in np.argsort(-influences, kind="stable"):
+        if total <= 0 or carried >= share * total or (chosen and count + sizes[at] > most):
+            break
+        chosen.append(int(at))
+        carried, count = carried + float(influences[at]), count + sizes[at]
+    return sorted(chosen)
 
 
 def influence(spectrum: Spectrum) -> NDArray[np.float64]:

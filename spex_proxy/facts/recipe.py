@@ -34,14 +34,20 @@ class Recipe:
     """Only the first so many tokens of the answer are scored; a cut is recorded and shown."""
     target: str = WHOLE_OUTPUT
     """Which part of the answer is explained, as facts.aim spells it."""
+    finer: str = ""
+    """A segmenter: after this explanation another one is made, of the parts that this one found to matter, cut by it,
+    with all else kept. Empty: none."""
+    inside: str = ""
+    """Id of the explanation whose strongest parts are the only ones that are cut; set by the worker."""
     plugins: Mapping[str, str] = field(default_factory=dict)
     """`kind:name` -> `distribution version`, filled in when the plugins are resolved."""
 
     def digest(self) -> str:
-        """Of all fields; the usual target left out, as in the recipes that were stored before there were others."""
+        """Of all fields; those that came later are left out where they say the usual, as in recipes stored before."""
         fields = dataclasses.asdict(self)
-        if self.target == WHOLE_OUTPUT:
-            del fields["target"]
+        for name, usual in (("target", WHOLE_OUTPUT), ("finer", ""), ("inside", "")):
+            if fields[name] == usual:
+                del fields[name]
         return seal(canonical_json(fields))
 
     @classmethod

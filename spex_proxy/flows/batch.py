@@ -21,7 +21,7 @@ from spex_proxy.flows.probes import make_probes, probes_digest
 from spex_proxy.flows.table import Parts, Table
 from spex_proxy.plug import answers
 from spex_proxy.ports.counters import Counters
-from spex_proxy.ports.gate.gate import Kept
+from spex_proxy.ports.gate.gate import Gate, Kept
 from spex_proxy.ports.scorers import Scored, Scorer
 
 BUSY_TRIES = 4
@@ -75,7 +75,7 @@ async def answered(
     probes = make_probes(table.game, table.tokens, table.salt, parts.plugins, masks)
     keys = [(probe.digest, replicate) for probe, replicate in zip(probes, replicates.tolist(), strict=True)]
     asked = {key: probe for key, probe in zip(keys, probes, strict=True) if key not in known}
-    question = _Question(table.scorer, tuple(asked.values()), headers)
+    question = _Question(table.scorer, tuple(asked.values()), headers, parts.gate)
     if asked:
         try:
             kept = await admitted(table.caller, question.probes, parts, question.ask)
@@ -105,17 +105,19 @@ async def answered(
 class _Question:
     """One batch that is put to the scorer, and what has come of it whenever it ends."""
 
-    def __init__(self, scorer: Scorer, probes: Sequence[Probe], headers: Mapping[str, str]) -> None:
+    def __init__(self, scorer: Scorer, probes: Sequence[Probe], headers: Mapping[str, str], gate: Gate | None) -> None:
         self.probes = probes
         self.scored = Scored.of(probes)
         self.unanswered = Unanswered()
         self._scorer = scorer
         self._headers = headers
+        self._gate = gate
         self._is_open = False
         """Something was sent, and it is not known how it ended."""
 
     async def ask(self) -> Scored:
         """Again while the server is busy. Raises UpstreamBusy."""
+        self.scored.width = self._gate.width if self._gate else None
         for attempt in range(BUSY_TRIES):
             self._is_open = True
             try:

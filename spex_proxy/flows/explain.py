@@ -34,6 +34,7 @@ from spex_proxy.facts.recipe import Recipe
 from spex_proxy.flows.acting import Orders, watched
 from spex_proxy.flows.admission import at_once
 from spex_proxy.flows.batch import Memory, answered, known_of
+from spex_proxy.flows.finer import follow_up
 from spex_proxy.flows.lay import lay
 from spex_proxy.flows.probes import evidence_of
 from spex_proxy.flows.result import cost_of, flags_of
@@ -297,6 +298,8 @@ def _save(
             return  # committed before, when the answer to the commit was lost
         outbox.hold(connection, job)
     explanations.save_explanation(connection, explanation)
+    if exchange.kind != "game":
+        follow_up(connection, explanation, job)
     if job is not None:
         outbox.finish(connection, job, explanation.id)
     if orders is not None:

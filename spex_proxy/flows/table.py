@@ -16,6 +16,7 @@ from spex_proxy.facts.game import Game, GameKind, most_scored
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
 from spex_proxy.flows.acting import Orders
+from spex_proxy.flows.finer import cut, load_coarser
 from spex_proxy.flows.probes import game_digest
 from spex_proxy.flows.tokenize import output_of, tokenize
 from spex_proxy.flows.transactions import read, write
@@ -110,6 +111,10 @@ async def lay_request(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table
     segmenter = parts.plugins.segmenter(recipe.segmenter)
     texts = answers.split(segmenter, recipe.segmenter, exchange)
     players = align(recipe.segmenter, texts, exchange, tokens)
+    parent: str | None = None
+    if recipe.inside:
+        coarser, above = await read(parts.store, load_coarser, recipe, exchange.project)
+        players, parent = cut(coarser, above.players, players), above.id
     if not players.segments:
         raise CannotExplain(f"the segmenter {recipe.segmenter!r} found nothing in the prompt that could be masked")
     filler: str = getattr(parts.plugins.masker(recipe.masker), "filler", "")
@@ -129,7 +134,8 @@ async def lay_request(exchange: Exchange, recipe: Recipe, parts: Parts) -> Table
         raise CannotExplain(
             f"prompt and answer have {longest} tokens together, the server takes {scorer.max_tokens} to score them"
         )
-    return await laid(Laid(exchange, tokens, salt, "features", players, aimed, scorer, server.base_url), recipe, parts)
+    made = Laid(exchange, tokens, salt, "features", players, aimed, scorer, server.base_url, parent_game_id=parent)
+    return await laid(made, recipe, parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,8 @@ class Laid:
     """Base URL of the model server that is asked; empty if it is none."""
     close: Callable[[], None] = lambda: None
     recorded: Masks | None = None
+    parent_game_id: str | None = None
+    """The game of the coarser level."""
 
 
 async def laid(parts_of: Laid, recipe: Recipe, parts: Parts) -> Table:
@@ -157,7 +165,7 @@ async def laid(parts_of: Laid, recipe: Recipe, parts: Parts) -> Table:
         project=exchange.project,
         kind=parts_of.kind,
         exchange_id=exchange.id,
-        parent_game_id=None,
+        parent_game_id=parts_of.parent_game_id,
         players=parts_of.players,
         masker=recipe.masker,
         value=recipe.value,

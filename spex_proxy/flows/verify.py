@@ -23,6 +23,7 @@ from spex_proxy.facts.exchange import Exchange, TokenizedExchange
 from spex_proxy.facts.explanation import Check, Explanation, Fidelity, Flag, Interaction
 from spex_proxy.facts.game import Game, most_scored
 from spex_proxy.facts.spectrum import Spectrum
+from spex_proxy.flows.finer import cut, load_coarser
 from spex_proxy.flows.probes import evidence_of, game_digest, make_probes, probes_digest
 from spex_proxy.flows.result import cost_of, flags_of
 from spex_proxy.plug import answers
@@ -30,6 +31,7 @@ from spex_proxy.plug.kinds import Seen
 from spex_proxy.plug.load import Plugins
 from spex_proxy.store import exchanges, explanations, games
 from spex_proxy.wire.aiming import aim_at
+from spex_proxy.wire.tokens import align
 
 WHOLE = "evidence blocks are what their digests say"
 
@@ -57,6 +59,8 @@ def verify(connection: Connection, explanation_id: str, project: str, plugins: P
     checks.append(aimed)
     if aimed.is_passed:
         checks.extend(_fit(explanation, evidence_of(game, explanation.target, blocks, plugins)))
+    if explanation.recipe.inside:
+        checks.append(_levels(connection, explanation, game, plugins))
     checks.append(_told(connection, explanation, played, plugins))
     return checks
 
@@ -113,6 +117,22 @@ def _target(connection: Connection, explanation: Explanation, game: Game) -> Che
     except (ValueError, CannotExplain) as error:
         return Check(name, False, str(error))
     return Check(name, aimed == (target, game.target), f"{target.label}: tokens {target.start} to {target.end}")
+
+
+def _levels(connection: Connection, explanation: Explanation, game: Game, plugins: Plugins) -> Check:
+    """The players of a finer level are what the coarser one makes them."""
+    name, recipe = "the players are parts of what mattered in the coarser explanation", explanation.recipe
+    try:
+        coarser, above = load_coarser(connection, recipe, explanation.project)
+    except NotFound as error:
+        return Check(name, False, str(error))
+    content = _content(connection, game)
+    if content is None:
+        return Check(name, True, "content was erased: this link can't be followed any more", is_skipped=True)
+    exchange, tokens = content
+    texts = answers.split(plugins.segmenter(recipe.segmenter), recipe.segmenter, exchange)
+    players = cut(coarser, above.players, align(recipe.segmenter, texts, exchange, tokens))
+    return Check(name, players.segments == game.players.segments, f"of {recipe.inside}")
 
 
 def _content(connection: Connection, game: Game) -> tuple[Exchange, TokenizedExchange] | None:

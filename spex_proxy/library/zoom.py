@@ -84,15 +84,7 @@ def parts_of(tree: Tree, path: str = "", first: int = 0) -> tuple[Part, ...]:
 
 def to_split(players: Sequence[Part], influences: NDArray[np.float64], share: float, most: int) -> list[int]:
     """The fewest players that carry the share of all influence, as long as their parts are not too many; in order."""
-    total, carried, count = float(influences.sum()), 0.0, 0
-    chosen: list[int] = []
-    for at in np.argsort(-influences, kind="stable"):
-        size = max(1, len(players[at].parts))
-        if total <= 0 or carried >= share * total or (chosen and count + size > most):
-            break
-        chosen.append(int(at))
-        carried, count = carried + float(influences[at]), count + size
-    return sorted(chosen)
+    return interactions.strongest(influences, [max(1, len(part.parts)) for part in players], share, most)
 
 
 def spread(value_function: ValueFunction, players: Sequence[Part], n_leaves: int) -> ValueFunction:

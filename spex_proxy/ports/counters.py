@@ -85,7 +85,23 @@ COUNTERS: tuple[Measure, ...] = (
         "What rules with `do` did: explain, explained_already, cannot_explain, capped, review, keep, webhook.",
         "kind",
     ),
+    Measure(
+        "handed_over",
+        "Exchanges that vLLM's capture middleware handed over, by outcome: unwatched, skipped, taken, dropped, fault.",
+        "outcome",
+    ),
+    Measure(
+        "handover_lost",
+        "Exchanges that the middleware could not hand over, as it told later, by reason: memory_full, too_large, "
+        "refused, shutdown, fault.",
+        "reason",
+    ),
     Measure("webhooks", "Notices to webhooks, by outcome of a try: sent, failed (tried again), given_up.", "outcome"),
+    Measure(
+        "gate_batches",
+        "Batches of masked queries that the gate let through, by outcome: answered, aborted (production came), failed.",
+        "outcome",
+    ),
     Measure(
         "unanswered_batches",
         "Batches of masked queries that ended before all of it was answered: production came, the server refused, "

@@ -51,17 +51,19 @@ class ModelInfo:
 class ModelServer:
     """An async client of one upstream. Use as a context manager, or close it."""
 
-    def __init__(self, base_url: str, api_key: str | None = None, ca: Path | None = None) -> None:
-        """`base_url` may be `unix:/path`; `ca` as in `ports.reach`.
+    def __init__(
+        self, base_url: str, api_key: str | None = None, ca: Path | None = None, marks: Mapping[str, str] | None = None
+    ) -> None:
+        """`base_url` may be `unix:/path`; `ca` as in `ports.reach`; `marks` are headers of all that is asked.
 
         The pool has no limits of its own: whoever asks bounds itself (httpcore
         loses pool slots when waiting requests are cancelled). Raises SettingsError for a bad `ca`."""
-        self.base_url, self.api_key, self.ca = base_url, api_key, ca
+        self.base_url, self.api_key, self.ca, self.marks = base_url, api_key, ca, dict(marks or {})
         self._client = client_for(
             base_url,
             ca,
             httpx.Limits(max_connections=None, max_keepalive_connections=8),
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            headers=self.marks | ({"authorization": f"Bearer {api_key}"} if api_key else {}),
             timeout=httpx.Timeout(PATIENCE_S, connect=5.0),
         )
 

@@ -8,7 +8,7 @@ many explanations spread over all of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -19,8 +19,14 @@ from spex_proxy.ports.model_server import ModelServer
 class ModelServers:
     """Clients of all replicas. Use as a context manager."""
 
-    def __init__(self, base_urls: Sequence[str], api_key: str | None = None, ca: Path | None = None) -> None:
-        self.replicas = tuple(ModelServer(url, api_key, ca) for url in base_urls)
+    def __init__(
+        self,
+        base_urls: Sequence[str],
+        api_key: str | None = None,
+        ca: Path | None = None,
+        marks: Mapping[str, str] | None = None,
+    ) -> None:
+        self.replicas = tuple(ModelServer(url, api_key, ca, marks) for url in base_urls)
 
     async def __aenter__(self) -> ModelServers:
         return self

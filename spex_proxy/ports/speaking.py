@@ -49,7 +49,7 @@ async def speak(
         ),
     ) as client:
         try:
-            headers = {**(trace or {}), PRIORITY_HEADER: str(priority)}
+            headers = {**server.marks, **(trace or {}), PRIORITY_HEADER: str(priority)}
             answer = await client.post(PATHS[kind], cast_to=str, body=dict(body), options={"headers": headers})
         except openai.APIStatusError as error:
             reason = f"{asked} answered {error.status_code}: {_said(error.body)}"

@@ -13,7 +13,8 @@ from spex_proxy.web import errors
 from spex_proxy.web.api import PREFIX, make_api_router
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.guard import Guard, is_loopback
-from spex_proxy.web.health import Processes, make_health_router
+from spex_proxy.web.handover import HandoverDoor, make_handover_router
+from spex_proxy.web.health import Processes, make_health_router, make_metrics_router
 from spex_proxy.web.pages import make_pages
 from spex_proxy.web.review_pages import add_review_pages
 
@@ -32,8 +33,10 @@ def make_app(
     *,
     rules_trouble: Callable[[], str | None] = lambda: None,
     processes: Callable[[], Processes] = lambda: Processes(1, 1),
+    handover: HandoverDoor | None = None,
 ) -> FastAPI:
-    """The application. `store_trouble` says what is wrong with the store, or None; `rules_trouble` likewise."""
+    """The application. `store_trouble` says what is wrong with the store, or None; `rules_trouble` likewise;
+    `handover` takes what vLLM's capture middleware saw."""
     app = FastAPI(
         title="spex-proxy",
         version=version,
@@ -48,9 +51,19 @@ def make_app(
     app.add_middleware(Guard, is_loopback=is_loopback(doors.host), names=doors.names)
     app.include_router(make_health_router(version, counters, store_trouble, rules_trouble, processes))
     app.include_router(make_api_router(doors))
+    if handover is not None:
+        app.include_router(make_handover_router(handover))
     pages_router, pages = make_pages(doors.store, doors.project, relay=doors.relay, version=version)
     add_review_pages(pages_router, pages, doors.labels)
     app.include_router(pages_router)
+    return app
+
+
+def make_worker_app(version: str, counters: Shown) -> FastAPI:
+    """What a worker shows on a port of its own: that it lives, and what it has counted."""
+    app = FastAPI(title="spex-proxy worker", version=version, openapi_url=None, docs_url=None, redoc_url=None)
+    errors.install(app)
+    app.include_router(make_metrics_router(version, counters))
     return app
 
 

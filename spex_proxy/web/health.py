@@ -28,12 +28,7 @@ def make_health_router(
     processes: Callable[[], Processes] = lambda: Processes(1, 1),
 ) -> APIRouter:
     """What is wrong with the store, and with the newest version of the sampling rules; None: nothing."""
-    router = APIRouter(tags=["health"])
-
-    @router.get("/healthz")
-    def healthz() -> dict[str, str]:
-        """The process is alive."""
-        return {"status": "ok", "version": version}
+    router = make_metrics_router(version, counters)
 
     @router.get("/readyz", responses={503: {"description": "No relay process serves yet, or any more."}})
     def readyz() -> Any:
@@ -45,6 +40,18 @@ def make_health_router(
         told: dict[str, Any] = {"status": status, "store": store, "rules": rules}
         told |= {"processes": {"wanted": wanted, "serving": serving}, "counts": counts}
         return told if serving else JSONResponse(told, 503)
+
+    return router
+
+
+def make_metrics_router(version: str, counters: Shown) -> APIRouter:
+    """Of a process that relays nothing: it lives, and what it has counted."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """The process is alive."""
+        return {"status": "ok", "version": version}
 
     @router.get(
         "/metrics",

@@ -17,6 +17,7 @@ from spex_proxy.settings import Settings
 from spex_proxy.web.app import make_app as make_web
 from spex_proxy.web.doors import Doors
 from spex_proxy.web.server import serve as serve_second_port
+from spex_proxy.wiring.handing_over import handover_door
 from spex_proxy.wiring.relaying import Relaying
 from spex_proxy.wiring.shared import labels, make_recipe, url_here
 from spex_proxy.wiring.verifying import verify_stored
@@ -56,6 +57,7 @@ async def run_relay(settings: Settings, stop: asyncio.Event) -> None:
         lambda: relay.saver.trouble() or relay.trouble(),
         doors(settings, relay.saver.engine, stop.is_set, relay.orders),
         rules_trouble=lambda: relay.rules.trouble,
+        handover=handover_door(settings, relay.watcher, relay.counters),
     )
     relay.start()
     try:

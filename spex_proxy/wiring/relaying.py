@@ -147,9 +147,9 @@ class Relaying:
         self.counters.watch("tapped_bytes", lambda: budget.held)
         hold = Hold(self.intake.keep, settings.handoff_wait_s) if self.spool is not None else None
         limits_of_one = TapLimits(settings.max_body_bytes, settings.max_body_bytes)
-        watcher = Watcher(sampler, limits_of_one, budget, self.intake.offer, self.counters.add, hold)
+        self.watcher = Watcher(sampler, limits_of_one, budget, self.intake.offer, self.counters.add, hold)
         self._slot = _slot(settings)
-        self.house = House(settings.upstreams, watcher, self.counters, ca=settings.upstream_ca, board=self._slot)
+        self.house = House(settings.upstreams, self.watcher, self.counters, ca=settings.upstream_ca, board=self._slot)
 
     def start(self) -> None:
         self.intake.start()

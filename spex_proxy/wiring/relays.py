@@ -80,6 +80,11 @@ def _check(settings: Settings) -> None:
     """What each relay process would refuse. Raises SettingsError."""
     if settings.host.startswith("unix:"):
         raise SettingsError("only one process can listen on a unix socket: set workers (SPEX_WORKERS) to 1")
+    if settings.handover_key is not None:
+        raise SettingsError(
+            "vLLM's capture middleware hands over to one process: set workers (SPEX_WORKERS) to 1, or no "
+            "handover_key (SPEX_HANDOVER_KEY)"
+        )
     load_book(settings, settings.rules)
     callers(settings)
     House.check(settings.upstreams, settings.upstream_ca)

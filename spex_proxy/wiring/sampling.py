@@ -63,6 +63,8 @@ def recipe_check() -> CheckRecipe:
             raise SettingsError(f"method {recipe.method!r} is unknown; there is {', '.join(METHODS)}")
         for kind, name in (("segmenter", recipe.segmenter), ("masker", recipe.masker), ("value", recipe.value)):
             plugins.get(kind, name)
+        if recipe.finer:
+            plugins.get("segmenter", recipe.finer)
 
     return check
 

@@ -52,7 +52,7 @@ OTHER = {
     "log_level": "DEBUG",
     "scorer": "completions", "webhook_secret": "w4", "gate": "off", "board": "board", "gate_hours": "22:00-06:00",
     "tokens_per_minute": "5", "tokens_per_hour": "6", "tokens_per_day": "7",
-    "rules": "rules.yaml", "explain_callers": "nobody", "explain_key": "k",
+    "rules": "rules.yaml", "explain_callers": "nobody", "explain_key": "k", "handover_key": "k", "worker_port": "8082",
 }  # fmt: skip
 """For each setting a value that is not its default, as the environment holds it."""
 

@@ -9,11 +9,15 @@ from typing import Any
 
 @dataclass(slots=True)
 class Board:
-    """Written by the stat logger after every step, read by the route; both run on the server's event loop."""
+    """Written by the stat logger after every step and by the middleware, read by the route; all on the server's event
+    loop."""
 
     engines: dict[int, dict[str, Any]] = field(default_factory=dict)
     own: int = 0
     """Masks that this server's routes have in the engine now."""
+    production: tuple[int, int] | None = None
+    """Requests in flight, and those of them that wait for their first byte, as the capture middleware counts them;
+    None without it."""
 
     def record(self, engine: int, running: int, waiting: int, kv_usage: float) -> None:
         step = self.engines.get(engine, {}).get("step", 0) + 1
@@ -22,6 +26,21 @@ class Board:
             "at": time.monotonic(),
         }  # fmt: skip
 
+    def began(self) -> None:
+        """A request of production."""
+        self._count(1, 1)
+
+    def answered(self) -> None:
+        """The first byte of its answer went out."""
+        self._count(0, -1)
+
+    def ended(self, *, is_answered: bool) -> None:
+        self._count(-1, 0 if is_answered else -1)
+
+    def _count(self, in_flight: int, awaiting: int) -> None:
+        flying, waiting = self.production or (0, 0)
+        self.production = (flying + in_flight, waiting + awaiting)
+
     def read(self) -> dict[str, Any]:
         """For JSON. `age_s` is since the engine's last step: an idle engine takes none."""
         now = time.monotonic()
@@ -29,7 +48,10 @@ class Board:
             {name: value for name, value in row.items() if name != "at"} | {"age_s": round(now - row["at"], 3)}
             for _, row in sorted(self.engines.items())
         ]
-        return {"own": self.own, "engines": engines}
+        told: dict[str, Any] = {"own": self.own, "engines": engines}
+        if self.production is not None:
+            told["production"] = dict(zip(("in_flight", "awaiting_first"), self.production, strict=True))
+        return told
 
 
 BOARD = Board()

@@ -23,7 +23,7 @@ from spex_proxy.wire.chat import KINDS
 MOST_BYTES = 256 * 1024
 MOST_RULES = 100
 PRIORITIES = {"asked": 1, "flagged": 2, "sampled": 3}
-_RECIPE_TEXTS = ("segmenter", "masker", "value", "method", "design")
+_RECIPE_TEXTS = ("segmenter", "masker", "value", "method", "design", "finer")
 _RECIPE_COUNTS = {"budget": 8, "seed": 0, "replicates": 1, "max_scored_tokens": 1}
 """Field of a recipe -> its smallest value."""
 

@@ -16,6 +16,7 @@ from spex_proxy.ports.gate.pace import WINDOW_S, Batch, Pace
 from spex_proxy.ports.gate.rules import (
     Manner,
     ServerLoad,
+    closed_by_middleware,
     closed_by_production,
     closed_by_server,
     closed_by_the_clock,
@@ -28,6 +29,9 @@ LOOK_S = 0.002
 request is seen at most so much after it arrived. A look costs some 10 microseconds."""
 REST_S = 0.1
 """Between two looks while the reason to wait is one that lasts."""
+PAUSES_S = 1.0
+"""Where production was seen to pause within so long, its next pause is waited for: what is asked beside a stream
+lengthens that stream's next gap, whatever the pace; in a pause it lengthens nothing."""
 MOMENT_S = 0.25
 """Of the pace's tokens, what one batch may have."""
 LONGEST_WAIT_S = 2.0
@@ -68,17 +72,22 @@ class Gate:
         *,
         most_per_batch: int = 32,
         longest_wait_s: float = LONGEST_WAIT_S,
+        count: Callable[[str, str], None] = lambda _name, _label: None,
     ) -> None:
+        """`count`: a counter's name and label."""
         self._production = production
         self._server = server
         self._hours = hours
         self._longest_wait_s = longest_wait_s
+        self._count = count
         self._own: Counter[str] = Counter()
         """Questions that run, by replica."""
         self._pace, self._credit = Pace(), 0.0
         self._window_at = self._credit_at = time.monotonic()
         self._window_gaps = Gaps()
         self._window_asked = 0
+        self._paused_at = self._busy_at = float("-inf")
+        """When production was last seen to pause, and to be in flight."""
         self.batch = Batch(most_per_batch, most_per_batch)
         self.counts: Counter[str] = Counter()
         """`asked`, `aborted`, in batches."""
@@ -87,7 +96,7 @@ class Gate:
         """Most questions of so many tokens each in one batch. Beside streams no more than the pace allows in a moment:
         a batch that has to be saved up for would stand for seconds, and be felt all at once."""
         production = self._production()
-        if not isinstance(production, Production) or not production.in_flight:
+        if not isinstance(production, Production) or not production.in_flight or self._pauses:
             return self.batch.size
         return max(1, min(self.batch.size, int(self._pace.rate * MOMENT_S / max(1, tokens))))
 
@@ -99,13 +108,17 @@ class Gate:
         self._own[turn.server] += turn.questions
         self._window_asked += turn.questions
         self.counts["asked"] += 1
+        outcome = "failed"
         try:
             answer = await self._unless_closed(turn, question)
+            outcome = "aborted" if isinstance(answer, Kept) else "answered"
         finally:
             self._own[turn.server] -= turn.questions
+            self._count("gate_batches", outcome)
         if isinstance(answer, Kept):
             self.counts["aborted"] += 1
-            self.batch = self.batch.aborted(turn.questions)
+            if turn.manner == "alone":  # lost whole; the others keep what had come
+                self.batch = self.batch.aborted(turn.questions)
         else:
             self.batch = self.batch.answered()
         return answer
@@ -127,17 +140,34 @@ class Gate:
         production = self._production()
         if why := closed_by_production(production, turn.manner):
             return why, REST_S if isinstance(production, Unseen) else LOOK_S
-        if why := closed_by_server(self._server(turn.server), self._own[turn.server]):
+        if why := closed_by_server(self._server(turn.server), self._own[turn.server], turn.manner):
             return why, REST_S
         assert isinstance(production, Production)
         self._tick(production)
+        if production.in_flight and self._pauses:
+            return f"{production.in_flight} request(s) of production are in flight, which pauses often", LOOK_S
         if production.in_flight and not self._has_credit(turn.tokens):
             return "the pace beside production's streams", LOOK_S
         return None
 
+    @property
+    def width(self) -> int | None:
+        """Most questions that the server should hold at once; None: as many as it likes. While production is about,
+        one: the next request waits for the step that it finds, and a step with one question in it is short."""
+        return 1 if time.monotonic() - self._busy_at < PAUSES_S else None
+
+    @property
+    def _pauses(self) -> bool:
+        """Whether production leaves pauses that are worth waiting for."""
+        return time.monotonic() - self._paused_at < PAUSES_S
+
     def _tick(self, production: Production) -> None:
-        """Learn from the window that has ended."""
+        """Learn from what is seen, and from the window that has ended."""
         now = time.monotonic()
+        if production.in_flight:
+            self._busy_at = now
+        else:
+            self._paused_at = now
         if now - self._window_at < WINDOW_S:
             return
         self._pace = self._pace.after(production.gaps.since(self._window_gaps), self._window_asked)
@@ -156,13 +186,18 @@ class Gate:
 
     async def _unless_closed(self, turn: Turn, question: Callable[[], Awaitable[T]]) -> T | Kept:
         """The answer; or production came. Ending the question closes its connection, which vLLM notices."""
+        told = self._server(turn.server)
+        by_middleware = isinstance(told, ServerLoad) and told.production is not None
         asking = asyncio.ensure_future(question())
         try:
             while not asking.done():
                 production = self._production()
                 if isinstance(production, Production):
                     self._tick(production)
-                if why := closed_by_production(production, turn.manner):
+                why = closed_by_production(production, turn.manner)
+                if why is None and by_middleware:  # not read for nothing while we ask
+                    why = closed_by_middleware(self._server(turn.server), turn.manner)
+                if why is not None:
                     return Kept(why)
                 await asyncio.wait({asking}, timeout=LOOK_S)
             return asking.result()

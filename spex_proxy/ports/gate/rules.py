@@ -35,6 +35,8 @@ class ServerLoad:
     since_preemption_s: float = float("inf")
     own: int = 0
     """Of its requests, those that it knows to be masked queries, whoever asked them; 0 where it does not know."""
+    production: Production | None = None
+    """As vLLM's capture middleware counts it; None without it: then the load board knows all there is."""
 
 
 def closed_by_production(production: Production | Unseen, manner: Manner) -> str | None:
@@ -48,12 +50,14 @@ def closed_by_production(production: Production | Unseen, manner: Manner) -> str
     return None
 
 
-def closed_by_server(server: ServerLoad | Unseen | None, own: int) -> str | None:
+def closed_by_server(server: ServerLoad | Unseen | None, own: int, manner: Manner) -> str | None:
     """Why the server's own numbers keep us out, or None. `server` None: it has no such numbers."""
     if server is None:
         return None
     if isinstance(server, Unseen):
         return server.why
+    if why := closed_by_middleware(server, manner):
+        return why
     if server.since_preemption_s < AFTER_PREEMPTION_S:
         return "the model server has just preempted a request for want of memory"
     if server.kv_usage > MOST_KV:
@@ -62,6 +66,13 @@ def closed_by_server(server: ServerLoad | Unseen | None, own: int) -> str | None
     if server.waiting > ours:
         return f"{server.waiting - ours} request(s) of others wait in the model server's queue"
     return None
+
+
+def closed_by_middleware(server: ServerLoad | Unseen | None, manner: Manner) -> str | None:
+    """Why production that passes no relay keeps us out, or None. What is running is aborted for the same reasons."""
+    if not isinstance(server, ServerLoad) or server.production is None:
+        return None
+    return closed_by_production(server.production, manner)
 
 
 def closed_by_the_clock(hours: Hours | None, moment: time) -> str | None:

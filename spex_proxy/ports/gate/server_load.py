@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from spex_proxy.facts.load import Unseen
+from spex_proxy.facts.load import Production, Unseen
 from spex_proxy.ports.gate.rules import ServerLoad
 from spex_proxy.ports.reach import client_for
 
@@ -134,12 +134,16 @@ def read_steps(told: Any) -> ServerLoad | Unseen | None:
         return None
     names = ("waiting", "kv_usage", "age_s")
     numbers = [told.get("own"), *(engine.get(name) for engine in engines for name in names)]
+    seen = told.get("production")
+    if seen is not None:
+        numbers += [seen.get("in_flight"), seen.get("awaiting_first")] if isinstance(seen, dict) else [None]
     if not all(isinstance(number, int | float) for number in numbers):
         return Unseen("the model server's load can't be read: /v1/spex/load lacks a number")
     return ServerLoad(
         waiting=sum(int(engine["waiting"]) for engine in engines if engine["age_s"] <= STILL_S),
         kv_usage=max(float(engine["kv_usage"]) for engine in engines),
         own=int(told["own"]),
+        production=None if seen is None else Production(int(seen["in_flight"]), int(seen["awaiting_first"]), 0),
     )
 
 

@@ -21,6 +21,8 @@ class Scored:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     seconds: float = 0.0
+    width: int | None = None
+    """Most probes that the server should hold at once, where that is less than the scorer's own bound."""
     untold: set[int] = field(default_factory=set)
     """Numbers of the probes of which the server has not said what it read for them: if the batch ends here, it may
     have read them, and nobody knows."""
@@ -29,6 +31,10 @@ class Scored:
     def of(cls, probes: Sequence[Probe]) -> Scored:
         """Nothing has come yet."""
         return cls([None] * len(probes), untold=set(range(len(probes))))
+
+    def at_once(self, most: int) -> int:
+        """How many probes the server may hold, of a scorer that would give it `most`."""
+        return most if self.width is None else min(most, self.width)
 
     def tell(self, number: int, reading: Reading | None, prompt_tokens: int, cached_tokens: int) -> None:
         """The server has answered one probe, with a reading or without."""

@@ -47,7 +47,7 @@ class EngineScorer:
         scored = Scored.of(probes) if into is None else into
         body = score_body(
             self.facts.model, self._layout, probes, priority=self._priority, cache_salt=self._salt,
-            in_flight=IN_FLIGHT, warm=not self._is_warm,
+            in_flight=scored.at_once(IN_FLIGHT), warm=not self._is_warm,
         )  # fmt: skip
         started = time.perf_counter()
         trouble = ""

@@ -52,7 +52,7 @@ class FirstTokenScorer:
             scored.tell(number, reading, usage.prompt_tokens, usage.cached_tokens)
 
         try:
-            await singly(range(len(probes)), IN_FLIGHT, scored, ask)
+            await singly(range(len(probes)), scored.at_once(IN_FLIGHT), scored, ask)
         finally:
             scored.seconds += time.perf_counter() - started
         return scored

@@ -56,7 +56,7 @@ class GenerateScorer:
             if not self._is_warm:  # the first alone: the others find its prefix cached
                 await ask(left.pop(0))
                 self._is_warm = True
-            await singly(left, IN_FLIGHT, scored, ask)
+            await singly(left, scored.at_once(IN_FLIGHT), scored, ask)
         finally:
             scored.seconds += time.perf_counter() - started
         return scored

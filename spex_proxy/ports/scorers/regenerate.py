@@ -81,7 +81,7 @@ class RegenerateScorer:
             scored.tell(number, reading, prompt_tokens, 0)
 
         try:
-            await singly(range(len(probes)), IN_FLIGHT, scored, ask)
+            await singly(range(len(probes)), scored.at_once(IN_FLIGHT), scored, ask)
         finally:
             scored.seconds += time.perf_counter() - started
         return scored

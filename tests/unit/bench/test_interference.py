@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from pathlib import Path
 
 import pytest
 
 from bench.interference.engine import BUDGET, STEP_S, TOKEN_S, Engine, Work
 from bench.interference.load import Line, Load, request
-from bench.interference.report import Pair, Record, figures, off_pairs, report, verdicts
+from bench.interference.report import Pair, Record, figures, off_pairs, read, report, verdicts, write
 
 
 def window(first_p99: float, gap_p99: float = 0.01, requests: int = 600) -> dict[str, float]:
@@ -22,7 +23,7 @@ def done(masks: int) -> dict[str, int]:
 
 
 def record(ratio: float, masks: int, pairs: int = 5) -> Record:
-    made = Record(200.0, 0.5, idle={"free": 10.0, "gate": 8.0})
+    made = Record(200.0, idle={"free": 10.0, "gate": 8.0})
     made.pairs = [Pair("gate", window(0.02), window(0.02 * ratio), done(masks), 2.0) for _ in range(pairs)]
     return made
 
@@ -97,3 +98,21 @@ def test_what_a_stream_says_is_measured_by_its_tokens() -> None:
         line.data_received(data)
     assert (len(load.seen.first), len(load.seen.gaps), len(load.seen.whole), load.seen.errors) == (1, 1, 1, [])
     assert request(1, "m", "p", 3, stream=True).count(b"\r\n\r\n") == 1
+
+
+def test_windows_are_kept_and_gone_on_with(tmp_path: Path) -> None:
+    kept, about = tmp_path / "windows.json", {"tokens": 2}
+    assert read(kept, about) is None
+    made = record(1.1, 6, pairs=2)
+    write(made, about, kept)
+    assert read(kept, about) == made
+    with pytest.raises(SystemExit, match="tokens"):
+        read(kept, {"tokens": 3})
+    assert made.missing(["gate", "free"], 3) == ["free", "free", "gate", "free"]
+
+
+def test_without_an_idle_rate_no_share_of_it_is_told() -> None:
+    made = record(1.0, 6)
+    made.idle = {"free": 0.0, "gate": 0.0}
+    assert any("not known" in line for line in verdicts(made))
+    assert "| with gate" in report(made)

@@ -22,6 +22,8 @@ OTHER: dict[str, Any] = {
     "replicates": 4,
     "max_scored_tokens": 64,
     "target": "first_token",
+    "finer": "sentence",
+    "inside": "01a2",
     "plugins": {"segmenter:sentence": "spex-proxy 0.1.0"},
 }
 """For each field, something else than its default."""

@@ -56,6 +56,8 @@ def test_production_comes_first(production: Production | Unseen, manner: Manner,
         (ServerLoad(9, 0.1), 8, "1 request"),
         (ServerLoad(9, 0.1, own=9), 0, None),
         (ServerLoad(9, 0.1, own=3), 8, "1 request"),
+        (ServerLoad(0, 0.1, production=STREAMING), 0, None),
+        (ServerLoad(0, 0.1, production=PREFILLING), 0, "first token"),
         (ServerLoad(0, 0.9), 0, "90%"),
         (ServerLoad(0, 0.1, since_preemption_s=1), 0, "preempted"),
         (ServerLoad(0, 0.1, since_preemption_s=60), 0, None),
@@ -63,7 +65,7 @@ def test_production_comes_first(production: Production | Unseen, manner: Manner,
     ],
 )
 def test_what_the_server_says(server: ServerLoad | Unseen | None, own: int, why: str | None) -> None:
-    said = closed_by_server(server, own)
+    said = closed_by_server(server, own, "beside")
     assert (said is None) if why is None else (why in str(said))
 
 
@@ -199,6 +201,23 @@ async def test_a_question_beside_streams_is_ended_by_whoever_waits_for_a_first_t
     assert isinstance(await task, Kept)
 
 
+async def test_where_production_pauses_often_nothing_is_asked_beside_its_streams(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, turn = World(), Turn(100, 1, "beside")
+    world.answer.set()
+    gate = world.gate(longest_wait_s=0.05)
+    gate._pace = Pace(rate=1e5, calm_s=0.02, windows=1)
+    assert await gate.ask(turn, world.question) == "answered"  # in a pause
+    world.production = STREAMING
+    kept = await gate.ask(turn, world.question)
+    assert isinstance(kept, Kept)
+    assert "pauses often" in kept.why
+    assert gate.at_once(10_000) == gate.batch.size  # for the next pause
+    monkeypatch.setattr("spex_proxy.ports.gate.gate.PAUSES_S", 0.0)  # it pauses no more
+    assert await gate.ask(turn, world.question) == "answered"
+
+
 async def test_a_full_replica_keeps_nobody_from_another() -> None:
     world = World()
     world.answer.set()
@@ -221,6 +240,20 @@ async def test_what_runs_on_one_replica_excuses_nobody_who_waits_on_another() ->
     assert isinstance(other, Kept)
     world.answer.set()
     assert await running == "answered"
+
+
+async def test_production_that_passes_no_relay_ends_a_question_too() -> None:
+    """vLLM's capture middleware counts it, and its plugin tells."""
+    world = World()
+    loads = {"": ServerLoad(0, 0.1, production=IDLE)}
+    gate = Gate(lambda: world.production, loads.__getitem__, longest_wait_s=0.05)
+    task = asking(gate, world.question)
+    await until(lambda: world.begun)
+    loads[""] = ServerLoad(0, 0.1, production=STREAMING)
+    kept = await task
+    assert isinstance(kept, Kept)
+    assert "3 request(s) of production are in flight" in kept.why
+    assert await gate.ask(TURN, world.question) == kept  # and keeps out the next
 
 
 async def test_what_nobody_sees_keeps_the_gate_shut() -> None:
@@ -273,3 +306,16 @@ async def test_beside_streams_the_pace_holds() -> None:
     got = [await gate.ask(turn, world.question) for _ in range(4)]
     assert got[:2] == ["answered", "answered"]
     assert isinstance(got[3], Kept)
+
+
+async def test_what_keeps_its_answers_is_asked_in_long_batches_of_narrow_steps_while_production_is_about() -> None:
+    world = World()
+    gate = world.gate()
+    idle, most = gate.width, gate.batch.size
+    assert idle is None
+    task = asking(gate, world.question, Turn(100, 8, "beside"))
+    await until(lambda: world.begun)
+    world.production = PREFILLING
+    assert isinstance(await task, Kept)
+    assert gate.width == 1
+    assert gate.batch.size == most
