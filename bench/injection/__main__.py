@@ -133,7 +133,7 @@ def main(given: Sequence[str]) -> None:
     parser.add_argument("--seeds", type=int, default=40, help="tried for each condition, at most (default: 40)")
     parser.add_argument("--processes", type=int, default=2, help="copies of the model, a core each (default: 2)")
     parser.add_argument("--offline", action="store_true", help="only cases that earlier runs asked about")
-    parser.add_argument("--json", type=Path, help="keep the cells here, one a line; what is there is not measured again")
+    parser.add_argument("--json", type=Path, help="keep the cells here; what is there is not measured again")
     parser.add_argument("--skip", action="append", default=[], choices=methods.METHODS, help="a method to leave out")
     options = parser.parse_args(given)
     with nullcontext() if options.offline else Processes(options.processes) as running:
