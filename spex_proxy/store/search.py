@@ -57,18 +57,23 @@ def index_exchange(conn: sa.Connection, exchange: Exchange) -> None:
 def forget(conn: sa.Connection, project: str, exchange_id: str) -> None:
     """Erase what it was found by. With SQLite before 3.42 the index is written anew, which takes time that grows
     with it; otherwise erased words would stay in the file until it is merged with newer ones."""
+    is_able = sqlite3.sqlite_version_info >= _SECURE_DELETE
+    if conn.dialect.name == "sqlite" and is_able:
+        conn.exec_driver_sql("INSERT INTO text_index(text_index, rank) VALUES ('secure-delete', 1)")
+    if remove(conn, project, exchange_id) and conn.dialect.name == "sqlite" and not is_able:
+        conn.exec_driver_sql("INSERT INTO text_index(text_index) VALUES ('optimize')")
+
+
+def remove(conn: sa.Connection, project: str, exchange_id: str) -> bool:
+    """Take it out of the index, whether it had words there. Some of them may stay in SQLite's file for a while."""
     ours = (texts.c.project == project, texts.c.exchange_id == exchange_id)
     row = conn.execute(sa.select(texts.c.number, texts.c.words).where(*ours)).first()
     if row is not None and conn.dialect.name == "sqlite":
-        is_able = sqlite3.sqlite_version_info >= _SECURE_DELETE
-        if is_able:
-            conn.exec_driver_sql("INSERT INTO text_index(text_index, rank) VALUES ('secure-delete', 1)")
         gone = sa.text("INSERT INTO text_index(text_index, rowid, words) VALUES ('delete', :number, :words)")
         conn.execute(gone, {"number": row[0], "words": row[1]})
-        if not is_able:
-            conn.exec_driver_sql("INSERT INTO text_index(text_index) VALUES ('optimize')")
     conn.execute(sa.delete(texts).where(*ours))
     conn.execute(sa.delete(marks).where(marks.c.project == project, marks.c.exchange_id == exchange_id))
+    return row is not None
 
 
 def marks_of(exchange: Exchange) -> list[tuple[str, str]]:
