@@ -66,7 +66,7 @@ def index_words(conn: sa.Connection, after: Place | None, *, everything: bool, l
             unreadable += 1
             continue
         search.remove(conn, project, exchange_id)
-        search.index_exchange(conn, exchange)
+        search.index_exchanges(conn, [exchange])
         changed += 1
     return Step(_end(found, limit), len(found), changed, unreadable)
 
