@@ -82,12 +82,13 @@ def pack_json(value: Any) -> bytes:
     return _PACKED_MAGIC + zlib.compress(text.encode("ascii"))
 
 
-def unpack_json(blob: bytes, what: str) -> Any:
-    """The inverse of `pack_json`; `what` names the thing in the error."""
+def unpack_json(blob: bytes, what: str, *, with_arrays: bool = True) -> Any:
+    """The inverse of `pack_json`; `what` names the thing in the error. Without arrays, where there are none that
+    anybody wants, it is twice as fast."""
     if blob[:4] != _PACKED_MAGIC:
         raise VerificationFailed(f"{what} is damaged: its first bytes are {bytes(blob[:4])!r}")
     try:
-        return json.loads(zlib.decompress(blob[4:]), object_hook=_decode_array)
+        return json.loads(zlib.decompress(blob[4:]), object_hook=_decode_array if with_arrays else None)
     except (zlib.error, ValueError, TypeError) as error:
         raise VerificationFailed(f"{what} is damaged: {error}") from error
 
@@ -146,7 +147,7 @@ def decode_content(blob: bytes, what: str) -> dict[str, Any]:
 def message_texts(blob: bytes, what: str) -> list[str]:
     """Of such a blob the messages' texts alone, in order: for those who read thousands. Raises VerificationFailed."""
     try:
-        return [str(message["text"]) for message in unpack_json(blob, what)["messages"]]
+        return [str(message["text"]) for message in unpack_json(blob, what, with_arrays=False)["messages"]]
     except (KeyError, TypeError) as error:
         raise VerificationFailed(f"{what} is damaged: {error!r}") from error
 

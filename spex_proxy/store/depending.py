@@ -49,11 +49,21 @@ def _contents(conn: sa.Connection, project: str, ids: list[str], wanted: list[st
             told = codec.message_texts(row.blob, f"content of {row.exchange_id}")
         except VerificationFailed:
             continue
-        said = [" ".join(("", *words(text), "")) for text in told]
-        fits = frozenset(n for n, text in enumerate(said) if all(phrase in text for phrase in wanted))
+        fits = frozenset(n for n, text in enumerate(told) if _says(text, wanted))
         if fits:
             found[row.exchange_id] = fits
     return found
+
+
+def _says(text: str, wanted: Sequence[str]) -> bool:
+    """All the phrases, each in spaces. Most texts say none of them: of plain letters that is seen without taking the
+    text apart."""
+    if text.isascii():
+        lower = text.lower()
+        if not all(word in lower for phrase in wanted for word in phrase.split()):
+            return False
+    said = " ".join(("", *words(text), ""))
+    return all(phrase in said for phrase in wanted)
 
 
 def _top_segments(conn: sa.Connection, project: str, ids: list[str], depth: int) -> dict[str, set[int]]:

@@ -19,6 +19,8 @@ from spex_proxy.store.tables import cases, exchanges, flags, interactions
 
 MOST_SEEN = 4000
 """Rows that one page looks at."""
+MOST_READ = 500
+"""Rows that one page looks at where words are looked for in each."""
 
 
 def refuse_broad(query: Query, noun: Noun) -> None:
@@ -32,6 +34,12 @@ def between(query: Query, at: sa.ColumnElement[datetime]) -> list[sa.ColumnEleme
     """The query's time range."""
     low = [] if query.since is None else [at >= query.since]
     return low if query.until is None else [*low, at < query.until]
+
+
+def unindexed(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The same value, but no index is walked for it: for rows that were chosen by id, which a planner may not know to
+    be few."""
+    return sa.func.coalesce(column, column)
 
 
 def older(at: sa.ColumnElement[datetime], key: sa.ColumnElement[str], than: tuple[datetime, str]) -> list[Any]:

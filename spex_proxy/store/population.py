@@ -139,7 +139,7 @@ def _window(conn: sa.Connection, project: str, query: Query) -> list[Any]:
     if query.since is None:
         raise TooBroad("say where the window begins: give `since`, the time when the explanations were made")
     wanted, reached = walk(conn, project, query, None, MOST + 1)
-    columns = [explanations.c[name] for name in ("id", "exchange_id", "created_at", "verdict", "r2")]
+    columns = [explanations.c[name] for name in ("id", "exchange_id", "verdict", "r2")]
     names = ("model", "rule", "received_at", "capture_probability", "explain_probability", "explain_why")
     of_it = sa.and_(exchanges.c.project == explanations.c.project, exchanges.c.id == explanations.c.exchange_id)
     found = conn.execute(
