@@ -43,25 +43,26 @@ def _contents(conn: sa.Connection, project: str, ids: list[str], wanted: list[st
         contents.c.project == project, contents.c.exchange_id.in_(ids), contents.c.part == "exchange",
         contents.c.blob.is_not(None),
     )  # fmt: skip
-    found = {}
+    found, needles = {}, [word for phrase in wanted for word in phrase.split()]
     for row in conn.execute(query):
         try:
             told = codec.message_texts(row.blob, f"content of {row.exchange_id}")
         except VerificationFailed:
             continue
-        fits = frozenset(n for n, text in enumerate(told) if _says(text, wanted))
+        fits = frozenset(n for n, text in enumerate(told) if _says(text, wanted, needles))
         if fits:
             found[row.exchange_id] = fits
     return found
 
 
-def _says(text: str, wanted: Sequence[str]) -> bool:
-    """All the phrases, each in spaces. Most texts say none of them: of plain letters that is seen without taking the
-    text apart."""
+def _says(text: str, wanted: Sequence[str], needles: Sequence[str]) -> bool:
+    """All the phrases, each in spaces; `needles` are their words. Most texts say none of them: of plain letters that
+    is seen without taking the text apart."""
     if text.isascii():
         lower = text.lower()
-        if not all(word in lower for phrase in wanted for word in phrase.split()):
-            return False
+        for needle in needles:
+            if needle not in lower:
+                return False
     said = " ".join(("", *words(text), ""))
     return all(phrase in said for phrase in wanted)
 
