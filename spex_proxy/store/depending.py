@@ -46,7 +46,7 @@ def _contents(conn: sa.Connection, project: str, ids: list[str], wanted: list[st
     found, needles = {}, [word for phrase in wanted for word in phrase.split()]
     for row in conn.execute(query):
         try:
-            told = codec.message_texts(row.blob, f"content of {row.exchange_id}")
+            told = codec.message_texts(row.blob, f"content of {row.exchange_id}", needles)
         except VerificationFailed:
             continue
         fits = frozenset(n for n, text in enumerate(told) if _says(text, wanted, needles))
