@@ -29,12 +29,12 @@ import sqlalchemy as sa
 from bench.store_plans import whole_scans
 from bench.store_rows import DAYS, START, USERS, exchange_of, multiply, plant
 from spex_proxy.facts.query import Query
-from spex_proxy.store import browse
+from spex_proxy.store import browse, cases, flags
 from spex_proxy.store.browse_explanations import list_explanations, measured
 from spex_proxy.store.browse_interactions import list_interactions
 from spex_proxy.store.connect import open_store, reading
 from spex_proxy.store.exchanges import Kept, save_captured
-from spex_proxy.store.listing import list_exchanges
+from spex_proxy.store.listing import list_exchanges, models
 from spex_proxy.store.migrate import upgrade
 from spex_proxy.store.population import MOST, population
 from tests.contract.store.postgres import running
@@ -116,6 +116,9 @@ def questions(total: int, step: int) -> dict[str, Ask]:
         "explanations: tool in the top 3": listed(of="e", origin="tool", top=3, until=moment),
         "explanations: order 3, strong": listed(of="e", order=3, strength=2.0, until=moment),
         "interactions by order, origin": listed(of="i", order=3, origin="tool", until=moment),
+        "models to choose from": lambda conn, _: models(conn, "default"),
+        "review queue": lambda conn, _: cases.list_cases(conn, "default"),
+        "flags of an exchange": lambda conn, rng: flags.of_exchange(conn, f"01b0{some(rng):028x}"),
         "get an exchange by response id": lambda conn, rng: browse.exchange_story(
             conn, f"chatcmpl-b{some(rng):015x}", "default"
         ),
