@@ -17,7 +17,7 @@ from spex_proxy.facts.query import Noun, Query, too_broad
 from spex_proxy.store import search
 from spex_proxy.store.tables import cases, exchanges, flags, interactions
 
-MOST_SEEN = 4000
+MOST_SEEN = 2000
 """Rows that one page looks at."""
 MOST_READ = 500
 """Rows that one page looks at where words are looked for in each."""
