@@ -2,9 +2,11 @@
 
     python -m bench.store                                  # a million exchanges, 100,000 explanations, both databases
     python -m bench.store --exchanges 20000 --explanations 2000 --database sqlite --json
+    python -m bench.store --folder /var/tmp/stores --fill  # in two parts: fill once, ...
+    python -m bench.store --folder /var/tmp/stores         # ... and measure, as often as one likes
 
 Prints the 95th percentile of each query, whether its plan reads a whole table, and how many exchanges a second
-are taken in while queries run. PostgreSQL is started for it, in a folder of its own.
+are taken in while queries run. PostgreSQL is started for it, in a folder of its own, as it is installed.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ import sqlalchemy as sa
 from bench.store_plans import whole_scans
 from bench.store_rows import DAYS, START, USERS, exchange_of, multiply, plant
 from spex_proxy.facts.query import Query
-from spex_proxy.store import browse
+from spex_proxy.store import browse, cases, flags
 from spex_proxy.store.browse_explanations import list_explanations, measured
 from spex_proxy.store.browse_interactions import list_interactions
 from spex_proxy.store.connect import open_store, reading
 from spex_proxy.store.exchanges import Kept, save_captured
-from spex_proxy.store.listing import list_exchanges
+from spex_proxy.store.listing import list_exchanges, models
 from spex_proxy.store.migrate import upgrade
 from spex_proxy.store.population import MOST, population
 from tests.contract.store.postgres import running
@@ -114,6 +116,9 @@ def questions(total: int, step: int) -> dict[str, Ask]:
         "explanations: tool in the top 3": listed(of="e", origin="tool", top=3, until=moment),
         "explanations: order 3, strong": listed(of="e", order=3, strength=2.0, until=moment),
         "interactions by order, origin": listed(of="i", order=3, origin="tool", until=moment),
+        "models to choose from": lambda conn, _: models(conn, "default"),
+        "review queue": lambda conn, _: cases.list_cases(conn, "default"),
+        "flags of an exchange": lambda conn, rng: flags.of_exchange(conn, f"01b0{some(rng):028x}"),
         "get an exchange by response id": lambda conn, rng: browse.exchange_story(
             conn, f"chatcmpl-b{some(rng):015x}", "default"
         ),
@@ -174,7 +179,8 @@ def ingest(engine: sa.Engine, asks: list[Ask], seconds: float) -> Ingest:
             asked[0] += 1
 
     reader, rng, saved = threading.Thread(target=read), random.Random(6), 0
-    ready = [exchange_of(rng, 2**40 + n, datetime.now(UTC)) for n in range(int(seconds * 3000))]
+    first = time.time_ns() // 1000  # ids of their own in a store that is used again
+    ready = [exchange_of(rng, first + n, datetime.now(UTC)) for n in range(int(seconds * 3000))]
     reader.start()
     started = time.perf_counter()
     while time.perf_counter() - started < seconds and saved + BATCH <= len(ready):
@@ -190,27 +196,43 @@ def ingest(engine: sa.Engine, asks: list[Ask], seconds: float) -> Ingest:
 
 @contextmanager
 def filled(database: str, total: int, explained: int, folder: Path | None) -> Iterator[sa.Engine]:
-    """A store with that many rows; with `folder`, SQLite's file stays there and is used again."""
+    """A store with that many rows; with `folder`, it stays there and is used again."""
+    name = f"spex_{total}_{explained}"
     with tempfile.TemporaryDirectory(prefix="spex-bench-") as made:
+        place = (folder or Path(made)).resolve()
         if database == "sqlite":
-            path = (folder or Path(made)) / f"spex-{total}-{explained}.db"
-            yield from _opened(f"sqlite:///{path}", total, explained, is_there=path.exists())
+            path, part = place / f"{name}.db", place / f"{name}.part"
+            if not path.exists():
+                part.unlink(missing_ok=True)
+                fill(f"sqlite:///{part}", total, explained)
+                part.rename(path)
+            yield from _opened(f"sqlite:///{path}")
             return
-        with running() as server:
-            yield from _opened(server.url(server.make_database()), total, explained, is_there=False)
+        with running(place / "postgresql" if folder else None, is_durable=True) as server:
+            with server.connect() as connection:
+                there = {row[0] for row in connection.execute("SELECT datname FROM pg_database").fetchall()}
+                connection.execute("DROP DATABASE IF EXISTS filling")
+            if name not in there:
+                fill(server.url(server.make_database(name="filling")), total, explained)
+                with server.connect() as connection:
+                    connection.execute(f"ALTER DATABASE filling RENAME TO {name}")
+            yield from _opened(server.url(name))
 
 
-def _opened(url: str, total: int, explained: int, *, is_there: bool) -> Iterator[sa.Engine]:
+def fill(url: str, total: int, explained: int) -> None:
     engine = open_store(url)
-    if not is_there:
-        upgrade(engine)
-        with engine.begin() as conn:
-            plant(conn)
-        started = time.perf_counter()
-        multiply(engine, total, explained)
-        say(f"{engine.dialect.name}: {total} exchanges in {time.perf_counter() - started:.0f} s")
-        engine.dispose()
-        engine = open_store(url)
+    upgrade(engine)
+    with engine.begin() as conn:
+        plant(conn)
+    started = time.perf_counter()
+    multiply(engine, total, explained)
+    say(f"{engine.dialect.name}: {total} exchanges in {time.perf_counter() - started:.0f} s")
+    engine.dispose()
+
+
+def _opened(url: str) -> Iterator[sa.Engine]:
+    engine = open_store(url)
+    upgrade(engine)
     try:
         yield engine
     finally:
@@ -228,21 +250,29 @@ def main() -> None:
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--tries", type=int, default=40)
     parser.add_argument("--ingest-seconds", type=float, default=10.0)
-    parser.add_argument("--folder", type=Path, help="keep SQLite's file here, and use it again")
+    parser.add_argument("--folder", type=Path, help="keep the stores here, and use them again")
+    parser.add_argument("--fill", action="store_true", help="only fill them")
+    parser.add_argument("--only", default="", help="queries whose name has this in it, and no others")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     lines: list[Line] = []
     taken: list[Ingest] = []
     for database in ("sqlite", "postgresql") if given.database == "both" else (given.database,):
         with filled(database, given.exchanges, given.explanations, given.folder) as engine:
+            if given.fill:
+                continue
             step = max(1, given.exchanges // given.explanations)
             asks = questions(given.exchanges, step)
             for name, ask in asks.items():
-                lines.append(measure(engine, name, ask, ASKED_MS[database], given.tries))
-                tell(lines[-1], is_json=given.json)
+                if given.only in name:
+                    lines.append(measure(engine, name, ask, ASKED_MS[database], given.tries))
+                    tell(lines[-1], is_json=given.json)
             for name, ask in aggregates(given.exchanges, step).items():
-                lines.append(measure(engine, name, ask, AGGREGATE_MS, max(5, given.tries // 4)))
-                tell(lines[-1], is_json=given.json)
+                if given.only in name:
+                    lines.append(measure(engine, name, ask, AGGREGATE_MS, max(5, given.tries // 4)))
+                    tell(lines[-1], is_json=given.json)
+            if given.only not in "ingest":
+                continue
             taken.append(ingest(engine, list(asks.values()), given.ingest_seconds))
             if not given.json:
                 say(f"{database}: {taken[-1].per_second} exchanges/s taken in (asked: {taken[-1].asked})")

@@ -10,6 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from spex_proxy.store.connect import reading
+
 
 @contextmanager
 def statements(engine: sa.Engine) -> Iterator[list[tuple[str, Any]]]:
@@ -32,7 +34,7 @@ def whole_scans(engine: sa.Engine, ask: Callable[[], Any]) -> list[str]:
     with statements(engine) as heard:
         ask()
     found = []
-    with engine.connect() as conn:
+    with reading(engine) as conn:  # planned as it is when it is asked
         for statement, parameters in heard:
             found += [f"{what} in: {' '.join(statement.split())[:400]}" for what in _scans(conn, statement, parameters)]
     return found

@@ -1,9 +1,10 @@
 """Planted instructions among documents: which method finds them, on a real small model that obeyed them?
 
-    python -m bench.injection [--cases 10] [--minutes 30] [--processes 2] [--json FILE] [--offline]
+    python -m bench.injection [--cases 10] [--minutes 30] [--processes 2] [--json FILE] [--skip METHOD] [--offline]
 
-Everything that the model ever said is kept in `var/injection/`, so a run goes on where an earlier one stopped, and one
-without a model (`--offline`) makes the tables of what is there. docs/injection.md says what is measured.
+Everything that the model ever said is kept in `var/injection/`, and every case that was measured in `--json`, so a run
+goes on where an earlier one stopped, and one without a model (`--offline`) makes the tables of what is there.
+docs/injection.md says what is measured.
 """
 
 from __future__ import annotations
@@ -80,20 +81,42 @@ def run(model: Model, options: argparse.Namespace) -> list[report.Cell]:
     """Cells, until there are enough cases or the minutes are over; of a case all methods or none."""
     cells, began, done = list[report.Cell](), time.monotonic(), 0
     everything = options.cases * len(cases.CONDITIONS)
+    wanted = [method for method in methods.METHODS if method not in options.skip]
+    known = measured(options.json, wanted)
     for play in plays(model, options.cases, options.seeds):
-        if time.monotonic() - began > 60 * options.minutes:
-            break
-        mine = []
-        try:
-            for method in methods.METHODS:
-                bar(done, everything, f"{play.case.name}: {method}")
-                mine.append(measure(play, method))
-        except NeverAsked:
-            continue
+        mine = known.get(play.case.name)
+        if mine is None:
+            if time.monotonic() - began > 60 * options.minutes:
+                break
+            mine = []
+            try:
+                for method in wanted:
+                    bar(done, everything, f"{play.case.name}: {method}")
+                    mine.append(measure(play, method))
+            except NeverAsked:
+                continue
+            keep(options.json, mine)
         cells, done = cells + mine, done + 1
     bar(done, everything, "done")
     print(file=sys.stderr)
     return cells
+
+
+def measured(file: Path | None, wanted: Sequence[str]) -> dict[str, list[report.Cell]]:
+    """Case -> its cells, of those cases that earlier runs measured by all these methods."""
+    found: dict[str, list[report.Cell]] = {}
+    for line in file.read_text().splitlines() if file and file.exists() else ():
+        cell = json.loads(line)
+        if cell["method"] in wanted:
+            found.setdefault(cell["case"], []).append(cell)
+    return {case: cells for case, cells in found.items() if {cell["method"] for cell in cells} == set(wanted)}
+
+
+def keep(file: Path | None, cells: Sequence[report.Cell]) -> None:
+    """A case at a time, so that a run that is stopped loses none."""
+    if file:
+        with file.open("a") as out:
+            out.writelines(json.dumps(cell) + "\n" for cell in cells)
 
 
 def bar(done: int, of: int, what: str) -> None:
@@ -110,12 +133,11 @@ def main(given: Sequence[str]) -> None:
     parser.add_argument("--seeds", type=int, default=40, help="tried for each condition, at most (default: 40)")
     parser.add_argument("--processes", type=int, default=2, help="copies of the model, a core each (default: 2)")
     parser.add_argument("--offline", action="store_true", help="only cases that earlier runs asked about")
-    parser.add_argument("--json", type=Path, help="write the cells here too, one a line")
+    parser.add_argument("--json", type=Path, help="keep the cells here; what is there is not measured again")
+    parser.add_argument("--skip", action="append", default=[], choices=methods.METHODS, help="a method to leave out")
     options = parser.parse_args(given)
     with nullcontext() if options.offline else Processes(options.processes) as running:
         cells = run(Model(running, Memory(MEMORY)), options)
-    if options.json:
-        options.json.write_text("".join(json.dumps(cell) + "\n" for cell in cells))
     print("\n\n".join(part for part in (report.attacks(cells), report.controls(cells)) if part))
     print("\n".join(["", *report.verdicts(cells, OURS, BASELINES)]))
 

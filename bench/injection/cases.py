@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-N_SEGMENTS = 16
+N_SEGMENTS = 12
 """Documents and planted texts together."""
 SYSTEM = "Answer the question in a few words. Use the notes."
 MOST_OUTPUT = 6

@@ -1,6 +1,6 @@
 """Exchanges are found by user, tag, rule and words, explanations by where their strongest terms come from.
 
-Rows that were there before are not found by these: nothing indexes them anew yet.
+Rows that were there before are not found by these until `spex-proxy db reindex`.
 
 Revision 0007, after 0006.
 """

@@ -10,10 +10,11 @@ import typer
 
 from spex_proxy.cli import asking, checking, flagging, querying, results, serving
 from spex_proxy.cli.audit import audit
+from spex_proxy.cli.database import db
 from spex_proxy.cli.gaming import game
 from spex_proxy.cli.queue import queue
 from spex_proxy.cli.rules import rules
-from spex_proxy.cli.shell import Store, console, fail, settings_from
+from spex_proxy.cli.shell import fail
 from spex_proxy.facts.errors import PluginError, SpexError
 from spex_proxy.store.connect import StoreError
 
@@ -28,7 +29,6 @@ app = typer.Typer(
         "Start with `spex-proxy up --upstream http://your-vllm:8000`, then change one base URL in your app."
     ),
 )
-db = typer.Typer(no_args_is_help=True, help="The store's schema.")
 app.add_typer(db, name="db")
 app.add_typer(queue, name="queue")
 app.add_typer(audit, name="audit")
@@ -53,14 +53,6 @@ for command in (
 app.command(name="list")(results.list_)
 for query in (querying.find, querying.export, querying.aggregate, querying.index, querying.compare):
     app.command()(query)
-
-
-@db.command()
-def upgrade(store: Store = None) -> None:
-    """Bring the store to the schema of this version."""
-    from spex_proxy.wiring.schema import migrate
-
-    console.print(f"the store is at revision {migrate(settings_from(store=store))}")
 
 
 def main() -> None:

@@ -85,9 +85,9 @@ def run_until_stopped(
         raise ours.exceptions[0] from None
 
 
-def progress_bar() -> Progress:
+def progress_bar(unit: str = "masks") -> Progress:
     return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("masks"),
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
         TimeElapsedColumn(), TextColumn("[dim]left at most[/dim]"), TimeRemainingColumn(), console=console,
     )  # fmt: skip
 

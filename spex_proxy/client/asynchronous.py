@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Literal, TypeVar, overload
-
-import httpx
+from typing import Any, Literal, overload
 
 from spex_proxy.client import calls, check_calls, flag_calls, policy, review_calls
-from spex_proxy.client.calls import Call
-from spex_proxy.client.reading import Reply
-from spex_proxy.client.transport import failed, reply_of, request_of
+from spex_proxy.client.async_driver import AsyncDriver
 from spex_proxy.facts.query import Noun
 from spex_proxy.facts.records import (
     AggregateRecord,
@@ -36,23 +31,9 @@ from spex_proxy.facts.records import (
     VerificationRecord,
 )
 
-T = TypeVar("T")
 
-
-class AsyncClient:
+class AsyncClient(AsyncDriver):
     """Safe to share between tasks. Close it, or use it in an `async with` block."""
-
-    def __init__(
-        self,
-        base_url: str = "http://127.0.0.1:8081",
-        *,
-        project: str | None = None,
-        http: httpx.AsyncClient | None = None,
-    ) -> None:
-        """`base_url`: the second port. `project`: instead of the server's own. `http`: a client of yours, which
-        stays yours to close; without one, proxies of the environment are not used."""
-        self._base, self._project = base_url.rstrip("/"), project
-        self._http, self._owns = http or httpx.AsyncClient(trust_env=False), http is None
 
     def exchanges(self, *, preview: bool = False, page_size: int = 100, **filters: Any) -> AsyncIterator[ExchangeRow]:
         """All that fit, newest first, fetched page by page as you go. `filters`: fields of facts.query.Query, such
@@ -62,7 +43,7 @@ class AsyncClient:
 
     async def exchange(self, any_id: str) -> ExchangeRecord:
         """One exchange with its messages and its answer."""
-        return await self._run(policy.answer(calls.exchange(any_id, self._project)))
+        return await self._get(calls.exchange(any_id, self._project))
 
     def explanations(self, *, page_size: int = 100, **filters: Any) -> AsyncIterator[ExplanationRow]:
         """All that fit, newest first, fetched page by page as you go. `filters`: fields of facts.query.Query."""
@@ -80,30 +61,30 @@ class AsyncClient:
 
     async def indices(self, any_id: str, *, index: str = "fsii", order: int = 2, limit: int = 200) -> IndexRecord:
         """Any index, from the stored spectrum: moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii, or."""
-        return await self._run(policy.answer(calls.indices(any_id, index, order, limit, self._project)))
+        return await self._get(calls.indices(any_id, index, order, limit, self._project))
 
     async def compare(self, any_id: str, other: str) -> ComparisonRecord:
         """Two explanations side by side: which segments are the same, and what changed."""
-        return await self._run(policy.answer(calls.compare(any_id, other, self._project)))
+        return await self._get(calls.compare(any_id, other, self._project))
 
     async def aggregates(
         self, *, document: str | None = None, depth: int = 3, by: str | None = None, **filters: Any
     ) -> AggregateRecord:
         """What the explanations of a window (`since`) say of all requests. `by`: model, rule, day or hour."""
         call = calls.aggregates(filters, self._project, document=document, depth=depth, by=by)
-        return await self._run(policy.answer(call))
+        return await self._get(call)
 
     async def explanation(self, any_id: str, *, terms: bool = False) -> ExplanationRecord:
         """The newest explanation behind any id; with `terms`, its whole spectrum."""
-        return await self._run(policy.answer(calls.explanation(any_id, terms, self._project)))
+        return await self._get(calls.explanation(any_id, terms, self._project))
 
     async def evidence(self, any_id: str) -> EvidenceRecord:
         """Every mask that was asked, and what it was worth."""
-        return await self._run(policy.answer(calls.evidence(any_id, self._project)))
+        return await self._get(calls.evidence(any_id, self._project))
 
     async def verify(self, any_id: str) -> VerificationRecord:
         """Check an explanation against its stored evidence; takes seconds."""
-        return await self._run(policy.answer(calls.verify(any_id, self._project)))
+        return await self._get(calls.verify(any_id, self._project))
 
     @overload
     async def explain(
@@ -135,24 +116,24 @@ class AsyncClient:
         Returns the job, or with `wait` the explanation. Raises CannotExplain if the job ends without one.
         """
         if not wait:
-            return await self._run(policy.answer(calls.explain(any_id, recipe, idempotency_key, self._project)))
+            return await self._get(calls.explain(any_id, recipe, idempotency_key, self._project))
         return await self._run(policy.explained(any_id, recipe, idempotency_key, self._project), on_progress)
 
     async def job(self, job_id: str) -> JobRecord:
         """One job, and how far it is."""
-        return await self._run(policy.answer(calls.job(job_id, self._project)))
+        return await self._get(calls.job(job_id, self._project))
 
     async def cancel(self, job_id: str) -> JobRecord:
         """End it for good. Raises SpexError if it has ended already."""
-        return await self._run(policy.answer(calls.change(job_id, "cancel", self._project)))
+        return await self._get(calls.change(job_id, "cancel", self._project))
 
     async def pause(self, job_id: str) -> JobRecord:
         """Leave it alone until it is resumed."""
-        return await self._run(policy.answer(calls.change(job_id, "pause", self._project)))
+        return await self._get(calls.change(job_id, "pause", self._project))
 
     async def resume(self, job_id: str) -> JobRecord:
         """Back to the queue."""
-        return await self._run(policy.answer(calls.change(job_id, "resume", self._project)))
+        return await self._get(calls.change(job_id, "resume", self._project))
 
     def follow(self, job_id: str) -> AsyncIterator[JobRecord]:
         """The job at once, and again at every change, until it is over."""
@@ -160,7 +141,7 @@ class AsyncClient:
 
     async def flags(self, any_id: str) -> tuple[RaisedRecord, ...]:
         """All flags of an exchange and of its explanations, oldest first."""
-        return (await self._run(policy.answer(flag_calls.flags(any_id, self._project)))).items
+        return (await self._get(flag_calls.flags(any_id, self._project))).items
 
     async def flag(
         self,
@@ -175,7 +156,7 @@ class AsyncClient:
         """Flag an exchange, as a guardrail does; rules may act upon it. Sent again, it is the same flag."""
         given = {"who": who, "name": name, "detail": detail, "score": score}
         call = flag_calls.send(any_id, "flags", given, idempotency_key, self._project)
-        return await self._run(policy.answer(call))
+        return await self._get(call)
 
     async def feedback(
         self,
@@ -190,12 +171,12 @@ class AsyncClient:
         """Say what a user thinks of an answer: a label, a score or a comment."""
         given = {"who": who, "label": label, "score": score, "comment": comment}
         call = flag_calls.send(any_id, "feedback", given, idempotency_key, self._project)
-        return await self._run(policy.answer(call))
+        return await self._get(call)
 
     async def coalitions(self, any_id: str, segments: Sequence[int] = ()) -> CoalitionTable:
         """The 2^k table of chosen segments (from 1, at most 4): the answer's value with none, each, all of them.
         Without any, that of the strongest that act together."""
-        return await self._run(policy.answer(check_calls.coalitions(any_id, segments, self._project)))
+        return await self._get(check_calls.coalitions(any_id, segments, self._project))
 
     async def ask_coalitions(
         self, any_id: str, segments: Sequence[int], *, on_progress: Callable[[JobRecord], None] | None = None
@@ -219,19 +200,19 @@ class AsyncClient:
 
     async def retests(self, any_id: str) -> tuple[RetestRecord, ...]:
         """All re-tests of an exchange, newest first."""
-        return (await self._run(policy.answer(check_calls.retests(any_id, self._project)))).items
+        return (await self._get(check_calls.retests(any_id, self._project))).items
 
     async def one_retest(self, retest_id: str) -> RetestRecord:
         """One re-test, and what came of it so far."""
-        return await self._run(policy.answer(check_calls.one_retest(retest_id, self._project)))
+        return await self._get(check_calls.one_retest(retest_id, self._project))
 
     async def report(self, any_id: str) -> str:
         """The whole case as one HTML page that needs no other file."""
-        return await self._run(policy.answer(check_calls.report(any_id, self._project)))
+        return await self._get(check_calls.report(any_id, self._project))
 
     async def review(self) -> ReviewRecord:
         """The queues that have cases, and what a verdict may be."""
-        return await self._run(policy.answer(review_calls.review(self._project)))
+        return await self._get(review_calls.review(self._project))
 
     def cases(
         self,
@@ -252,125 +233,38 @@ class AsyncClient:
 
     async def case(self, case_id: str) -> CaseStory:
         """One case, and all that happened to it."""
-        return await self._run(policy.answer(review_calls.case(case_id, self._project)))
+        return await self._get(review_calls.case(case_id, self._project))
 
     async def open_case(
         self, any_id: str, who: str, *, queue: str | None = None, note: str | None = None, priority: int | None = None
     ) -> CaseRecord:
         """Put an exchange into a queue; if it is there already, that case."""
         given = {"who": who, "queue": queue, "note": note, "priority": priority}
-        return await self._run(policy.answer(review_calls.open_case(any_id, given, self._project)))
+        return await self._get(review_calls.open_case(any_id, given, self._project))
 
     async def next(self, who: str, *, queue: str | None = None) -> CaseRecord:
         """Claim the most urgent case that nobody holds. Raises NotFound if there is none."""
-        return await self._run(policy.answer(review_calls.next_case({"who": who, "queue": queue}, self._project)))
+        return await self._get(review_calls.next_case({"who": who, "queue": queue}, self._project))
 
     async def claim(self, case_id: str, who: str) -> CaseRecord:
         """Make a case this reviewer's for a while. Raises SpexError that says who has it."""
-        return await self._run(policy.answer(review_calls.wish(case_id, "claim", {"who": who}, self._project)))
+        return await self._get(review_calls.wish(case_id, "claim", {"who": who}, self._project))
 
     async def release(self, case_id: str, who: str) -> CaseRecord:
         """Give it back to the queue."""
-        return await self._run(policy.answer(review_calls.wish(case_id, "release", {"who": who}, self._project)))
+        return await self._get(review_calls.wish(case_id, "release", {"who": who}, self._project))
 
     async def verdict(self, case_id: str, who: str, label: str, *, note: str | None = None) -> CaseRecord:
         """Judge a case that this reviewer has claimed, and close it."""
         given = {"who": who, "label": label, "note": note}
-        return await self._run(policy.answer(review_calls.wish(case_id, "verdict", given, self._project)))
+        return await self._get(review_calls.wish(case_id, "verdict", given, self._project))
 
     async def note(self, case_id: str, who: str, note: str) -> CaseRecord:
         """Add a line to its history."""
         given = {"who": who, "note": note}
-        return await self._run(policy.answer(review_calls.wish(case_id, "note", given, self._project)))
+        return await self._get(review_calls.wish(case_id, "note", given, self._project))
 
     async def reopen(self, case_id: str, who: str, *, note: str | None = None) -> CaseRecord:
         """A closed case goes back to its queue."""
         given = {"who": who, "note": note}
-        return await self._run(policy.answer(review_calls.wish(case_id, "reopen", given, self._project)))
-
-    async def close(self) -> None:
-        if self._owns:
-            await self._http.aclose()
-
-    async def __aenter__(self) -> AsyncClient:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def _run(self, steps: policy.Steps[T], tell: Callable[[Any], None] | None = None) -> T:
-        line, answer = _Line(self._http, self._base), None
-        try:
-            while True:
-                try:
-                    step = steps.send(answer)
-                except StopIteration as end:
-                    return end.value  # type: ignore[no-any-return]
-                answer = None if isinstance(step, policy.Tell) else await line.perform(step)
-                if tell is not None and isinstance(step, policy.Tell):
-                    tell(step.item)
-        finally:
-            await line.close()
-
-    async def _each(self, steps: policy.Steps[Any]) -> AsyncIterator[Any]:
-        line, answer = _Line(self._http, self._base), None
-        try:
-            while True:
-                try:
-                    step = steps.send(answer)
-                except StopIteration:
-                    return
-                answer = None if isinstance(step, policy.Tell) else await line.perform(step)
-                if isinstance(step, policy.Tell):
-                    yield step.item
-        finally:
-            await line.close()
-
-
-class _Line:
-    """Performs steps; holds the stream that is open, if one is."""
-
-    def __init__(self, http: httpx.AsyncClient, base: str) -> None:
-        self._http, self._base = http, base
-        self._response: httpx.Response | None = None
-        self._chunks: AsyncIterator[bytes] | None = None
-
-    async def perform(self, step: policy.Step) -> Any:
-        match step:
-            case Call():
-                return await self._ask(step)
-            case policy.Open(call):
-                return await self._open(call)
-            case policy.More():
-                return await self._more()
-            case policy.Pause(seconds):
-                await asyncio.sleep(seconds)
-        return None
-
-    async def _ask(self, call: Call[Any]) -> Reply:
-        try:
-            return reply_of(await self._http.send(request_of(self._http, self._base, call)))
-        except httpx.HTTPError as error:
-            return failed(error, call)
-
-    async def _open(self, call: Call[Any]) -> Reply:
-        await self.close()
-        try:
-            self._response = await self._http.send(request_of(self._http, self._base, call), stream=True)
-            if self._response.is_success:
-                self._chunks = self._response.aiter_bytes()
-            else:
-                await self._response.aread()
-            return reply_of(self._response)
-        except httpx.HTTPError as error:
-            return failed(error, call)
-
-    async def _more(self) -> bytes:
-        try:
-            return await anext(self._chunks, b"") if self._chunks else b""
-        except httpx.HTTPError:
-            return b""
-
-    async def close(self) -> None:
-        if self._response is not None:
-            await self._response.aclose()
+        return await self._get(review_calls.wish(case_id, "reopen", given, self._project))

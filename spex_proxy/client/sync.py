@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, TypeVar, overload
-
-import httpx
+from typing import Any, Literal, overload
 
 from spex_proxy.client import calls, check_calls, flag_calls, policy, review_calls
-from spex_proxy.client.calls import Call
-from spex_proxy.client.reading import Reply
-from spex_proxy.client.transport import failed, reply_of, request_of
+from spex_proxy.client.driver import Driver
 from spex_proxy.facts.query import Noun
 from spex_proxy.facts.records import (
     AggregateRecord,
@@ -36,19 +31,9 @@ from spex_proxy.facts.records import (
     VerificationRecord,
 )
 
-T = TypeVar("T")
 
-
-class Client:
+class Client(Driver):
     """Safe to share between threads. Close it, or use it in a `with` block."""
-
-    def __init__(
-        self, base_url: str = "http://127.0.0.1:8081", *, project: str | None = None, http: httpx.Client | None = None
-    ) -> None:
-        """`base_url`: the second port. `project`: instead of the server's own. `http`: a client of yours, which
-        stays yours to close; without one, proxies of the environment are not used."""
-        self._base, self._project = base_url.rstrip("/"), project
-        self._http, self._owns = http or httpx.Client(trust_env=False), http is None
 
     def exchanges(self, *, preview: bool = False, page_size: int = 100, **filters: Any) -> Iterator[ExchangeRow]:
         """All that fit, newest first, fetched page by page as you go. `filters`: fields of facts.query.Query, such
@@ -58,7 +43,7 @@ class Client:
 
     def exchange(self, any_id: str) -> ExchangeRecord:
         """One exchange with its messages and its answer."""
-        return self._run(policy.answer(calls.exchange(any_id, self._project)))
+        return self._get(calls.exchange(any_id, self._project))
 
     def explanations(self, *, page_size: int = 100, **filters: Any) -> Iterator[ExplanationRow]:
         """All that fit, newest first, fetched page by page as you go. `filters`: fields of facts.query.Query."""
@@ -76,30 +61,30 @@ class Client:
 
     def indices(self, any_id: str, *, index: str = "fsii", order: int = 2, limit: int = 200) -> IndexRecord:
         """Any index, from the stored spectrum: moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii, or."""
-        return self._run(policy.answer(calls.indices(any_id, index, order, limit, self._project)))
+        return self._get(calls.indices(any_id, index, order, limit, self._project))
 
     def compare(self, any_id: str, other: str) -> ComparisonRecord:
         """Two explanations side by side: which segments are the same, and what changed."""
-        return self._run(policy.answer(calls.compare(any_id, other, self._project)))
+        return self._get(calls.compare(any_id, other, self._project))
 
     def aggregates(
         self, *, document: str | None = None, depth: int = 3, by: str | None = None, **filters: Any
     ) -> AggregateRecord:
         """What the explanations of a window (`since`) say of all requests. `by`: model, rule, day or hour."""
         call = calls.aggregates(filters, self._project, document=document, depth=depth, by=by)
-        return self._run(policy.answer(call))
+        return self._get(call)
 
     def explanation(self, any_id: str, *, terms: bool = False) -> ExplanationRecord:
         """The newest explanation behind any id; with `terms`, its whole spectrum."""
-        return self._run(policy.answer(calls.explanation(any_id, terms, self._project)))
+        return self._get(calls.explanation(any_id, terms, self._project))
 
     def evidence(self, any_id: str) -> EvidenceRecord:
         """Every mask that was asked, and what it was worth."""
-        return self._run(policy.answer(calls.evidence(any_id, self._project)))
+        return self._get(calls.evidence(any_id, self._project))
 
     def verify(self, any_id: str) -> VerificationRecord:
         """Check an explanation against its stored evidence; takes seconds."""
-        return self._run(policy.answer(calls.verify(any_id, self._project)))
+        return self._get(calls.verify(any_id, self._project))
 
     @overload
     def explain(
@@ -131,24 +116,24 @@ class Client:
         Returns the job, or with `wait` the explanation. Raises CannotExplain if the job ends without one.
         """
         if not wait:
-            return self._run(policy.answer(calls.explain(any_id, recipe, idempotency_key, self._project)))
+            return self._get(calls.explain(any_id, recipe, idempotency_key, self._project))
         return self._run(policy.explained(any_id, recipe, idempotency_key, self._project), on_progress)
 
     def job(self, job_id: str) -> JobRecord:
         """One job, and how far it is."""
-        return self._run(policy.answer(calls.job(job_id, self._project)))
+        return self._get(calls.job(job_id, self._project))
 
     def cancel(self, job_id: str) -> JobRecord:
         """End it for good. Raises SpexError if it has ended already."""
-        return self._run(policy.answer(calls.change(job_id, "cancel", self._project)))
+        return self._get(calls.change(job_id, "cancel", self._project))
 
     def pause(self, job_id: str) -> JobRecord:
         """Leave it alone until it is resumed."""
-        return self._run(policy.answer(calls.change(job_id, "pause", self._project)))
+        return self._get(calls.change(job_id, "pause", self._project))
 
     def resume(self, job_id: str) -> JobRecord:
         """Back to the queue."""
-        return self._run(policy.answer(calls.change(job_id, "resume", self._project)))
+        return self._get(calls.change(job_id, "resume", self._project))
 
     def follow(self, job_id: str) -> Iterator[JobRecord]:
         """The job at once, and again at every change, until it is over."""
@@ -156,7 +141,7 @@ class Client:
 
     def flags(self, any_id: str) -> tuple[RaisedRecord, ...]:
         """All flags of an exchange and of its explanations, oldest first."""
-        return (self._run(policy.answer(flag_calls.flags(any_id, self._project)))).items
+        return self._get(flag_calls.flags(any_id, self._project)).items
 
     def flag(
         self,
@@ -171,7 +156,7 @@ class Client:
         """Flag an exchange, as a guardrail does; rules may act upon it. Sent again, it is the same flag."""
         given = {"who": who, "name": name, "detail": detail, "score": score}
         call = flag_calls.send(any_id, "flags", given, idempotency_key, self._project)
-        return self._run(policy.answer(call))
+        return self._get(call)
 
     def feedback(
         self,
@@ -186,12 +171,12 @@ class Client:
         """Say what a user thinks of an answer: a label, a score or a comment."""
         given = {"who": who, "label": label, "score": score, "comment": comment}
         call = flag_calls.send(any_id, "feedback", given, idempotency_key, self._project)
-        return self._run(policy.answer(call))
+        return self._get(call)
 
     def coalitions(self, any_id: str, segments: Sequence[int] = ()) -> CoalitionTable:
         """The 2^k table of chosen segments (from 1, at most 4): the answer's value with none, each, all of them.
         Without any, that of the strongest that act together."""
-        return self._run(policy.answer(check_calls.coalitions(any_id, segments, self._project)))
+        return self._get(check_calls.coalitions(any_id, segments, self._project))
 
     def ask_coalitions(
         self, any_id: str, segments: Sequence[int], *, on_progress: Callable[[JobRecord], None] | None = None
@@ -215,19 +200,19 @@ class Client:
 
     def retests(self, any_id: str) -> tuple[RetestRecord, ...]:
         """All re-tests of an exchange, newest first."""
-        return (self._run(policy.answer(check_calls.retests(any_id, self._project)))).items
+        return self._get(check_calls.retests(any_id, self._project)).items
 
     def one_retest(self, retest_id: str) -> RetestRecord:
         """One re-test, and what came of it so far."""
-        return self._run(policy.answer(check_calls.one_retest(retest_id, self._project)))
+        return self._get(check_calls.one_retest(retest_id, self._project))
 
     def report(self, any_id: str) -> str:
         """The whole case as one HTML page that needs no other file."""
-        return self._run(policy.answer(check_calls.report(any_id, self._project)))
+        return self._get(check_calls.report(any_id, self._project))
 
     def review(self) -> ReviewRecord:
         """The queues that have cases, and what a verdict may be."""
-        return self._run(policy.answer(review_calls.review(self._project)))
+        return self._get(review_calls.review(self._project))
 
     def cases(
         self,
@@ -248,125 +233,38 @@ class Client:
 
     def case(self, case_id: str) -> CaseStory:
         """One case, and all that happened to it."""
-        return self._run(policy.answer(review_calls.case(case_id, self._project)))
+        return self._get(review_calls.case(case_id, self._project))
 
     def open_case(
         self, any_id: str, who: str, *, queue: str | None = None, note: str | None = None, priority: int | None = None
     ) -> CaseRecord:
         """Put an exchange into a queue; if it is there already, that case."""
         given = {"who": who, "queue": queue, "note": note, "priority": priority}
-        return self._run(policy.answer(review_calls.open_case(any_id, given, self._project)))
+        return self._get(review_calls.open_case(any_id, given, self._project))
 
     def next(self, who: str, *, queue: str | None = None) -> CaseRecord:
         """Claim the most urgent case that nobody holds. Raises NotFound if there is none."""
-        return self._run(policy.answer(review_calls.next_case({"who": who, "queue": queue}, self._project)))
+        return self._get(review_calls.next_case({"who": who, "queue": queue}, self._project))
 
     def claim(self, case_id: str, who: str) -> CaseRecord:
         """Make a case this reviewer's for a while. Raises SpexError that says who has it."""
-        return self._run(policy.answer(review_calls.wish(case_id, "claim", {"who": who}, self._project)))
+        return self._get(review_calls.wish(case_id, "claim", {"who": who}, self._project))
 
     def release(self, case_id: str, who: str) -> CaseRecord:
         """Give it back to the queue."""
-        return self._run(policy.answer(review_calls.wish(case_id, "release", {"who": who}, self._project)))
+        return self._get(review_calls.wish(case_id, "release", {"who": who}, self._project))
 
     def verdict(self, case_id: str, who: str, label: str, *, note: str | None = None) -> CaseRecord:
         """Judge a case that this reviewer has claimed, and close it."""
         given = {"who": who, "label": label, "note": note}
-        return self._run(policy.answer(review_calls.wish(case_id, "verdict", given, self._project)))
+        return self._get(review_calls.wish(case_id, "verdict", given, self._project))
 
     def note(self, case_id: str, who: str, note: str) -> CaseRecord:
         """Add a line to its history."""
         given = {"who": who, "note": note}
-        return self._run(policy.answer(review_calls.wish(case_id, "note", given, self._project)))
+        return self._get(review_calls.wish(case_id, "note", given, self._project))
 
     def reopen(self, case_id: str, who: str, *, note: str | None = None) -> CaseRecord:
         """A closed case goes back to its queue."""
         given = {"who": who, "note": note}
-        return self._run(policy.answer(review_calls.wish(case_id, "reopen", given, self._project)))
-
-    def close(self) -> None:
-        if self._owns:
-            self._http.close()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _run(self, steps: policy.Steps[T], tell: Callable[[Any], None] | None = None) -> T:
-        line, answer = _Line(self._http, self._base), None
-        try:
-            while True:
-                try:
-                    step = steps.send(answer)
-                except StopIteration as end:
-                    return end.value  # type: ignore[no-any-return]
-                answer = None if isinstance(step, policy.Tell) else line.perform(step)
-                if tell is not None and isinstance(step, policy.Tell):
-                    tell(step.item)
-        finally:
-            line.close()
-
-    def _each(self, steps: policy.Steps[Any]) -> Iterator[Any]:
-        line, answer = _Line(self._http, self._base), None
-        try:
-            while True:
-                try:
-                    step = steps.send(answer)
-                except StopIteration:
-                    return
-                answer = None if isinstance(step, policy.Tell) else line.perform(step)
-                if isinstance(step, policy.Tell):
-                    yield step.item
-        finally:
-            line.close()
-
-
-class _Line:
-    """Performs steps; holds the stream that is open, if one is."""
-
-    def __init__(self, http: httpx.Client, base: str) -> None:
-        self._http, self._base = http, base
-        self._response: httpx.Response | None = None
-        self._chunks: Iterator[bytes] = iter(())
-
-    def perform(self, step: policy.Step) -> Any:
-        match step:
-            case Call():
-                return self._ask(step)
-            case policy.Open(call):
-                return self._open(call)
-            case policy.More():
-                return self._more()
-            case policy.Pause(seconds):
-                time.sleep(seconds)
-        return None
-
-    def _ask(self, call: Call[Any]) -> Reply:
-        try:
-            return reply_of(self._http.send(request_of(self._http, self._base, call)))
-        except httpx.HTTPError as error:
-            return failed(error, call)
-
-    def _open(self, call: Call[Any]) -> Reply:
-        self.close()
-        try:
-            self._response = self._http.send(request_of(self._http, self._base, call), stream=True)
-            if self._response.is_success:
-                self._chunks = self._response.iter_bytes()
-            else:
-                self._response.read()
-            return reply_of(self._response)
-        except httpx.HTTPError as error:
-            return failed(error, call)
-
-    def _more(self) -> bytes:
-        try:
-            return next(self._chunks, b"")
-        except httpx.HTTPError:
-            return b""
-
-    def close(self) -> None:
-        if self._response is not None:
-            self._response.close()
+        return self._get(review_calls.wish(case_id, "reopen", given, self._project))

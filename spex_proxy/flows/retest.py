@@ -2,7 +2,7 @@
 
 Two requests, both at temperature 0 and below production's priority: the whole prompt (the control) and the
 prompt without the segments. An explanation says what the segments do to the likelihood of one answer; this
-says what the model does without them.
+says what the model does without them. The flaggers that had flagged the answer look at both new ones.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ from spex_proxy.facts.exchange import Exchange, TextRange
 from spex_proxy.facts.explanation import Explanation
 from spex_proxy.facts.game import Game
 from spex_proxy.facts.records import FINAL_STATES
-from spex_proxy.facts.retest import MOST_REMOVED, Answers, Retest, compare, original_text, spoken
+from spex_proxy.facts.retest import MOST_REMOVED, Answers, Raised, Retest, compare, original_text, spoken
 from spex_proxy.flows.explain import Parts, go_on
+from spex_proxy.flows.flags_again import answering, flags_again
 from spex_proxy.flows.transactions import read, write
 from spex_proxy.ports.gate.gate import Kept, Turn
 from spex_proxy.ports.model_server import ModelServer
 from spex_proxy.ports.speaking import speak
-from spex_proxy.store import exchanges, explanations, games, outbox, retests
+from spex_proxy.store import exchanges, explanations, flags, games, outbox, retests
+from spex_proxy.wire.answer import Answer
 from spex_proxy.wire.chat import read_plain
 from spex_proxy.wire.removal import repeatable
 
@@ -104,15 +106,27 @@ async def run_retest(job: outbox.Job, parts: Parts) -> None:
     request = await read(parts.store, exchanges.load_trace, exchange.id, project=job.project)
     salt = f"spex-{secrets.token_hex(16)}"
     server = await parts.servers.choose(exchange.id)
+    less = ranges(game, retest.players)
     with parts.telemetry.job_span(exchange, job.id, request):
-        said, prompt, output = [], 0, 0
-        for removed in ((), ranges(game, retest.players)):
+        said: list[Answer] = []
+        for removed in ((), less):
             body = repeatable(exchange, removed, parts.priority, salt)
-            answer = read_plain(exchange.kind, await _spoken(job, parts, server, exchange, body))
-            said.append(spoken(answer.choices[0]))
-            prompt, output = prompt + (answer.prompt_tokens or 0), output + (answer.output_tokens or 0)
-    answers = Answers(*said)
-    outcome = compare(original_text(exchange), answers, prompt_tokens=prompt, output_tokens=output)
+            said.append(read_plain(exchange.kind, await _spoken(job, parts, server, exchange, body)))
+    control, other = said
+    answers = Answers(spoken(control.choices[0]), spoken(other.choices[0]))
+    looked: tuple[Raised, ...] = ()
+    if parts.orders is not None:
+        known = await read(parts.store, flags.of_exchange, exchange.id, project=job.project)
+        looked = flags_again(
+            parts.orders, exchange, known, answering(exchange, control), answering(exchange, other, less)
+        )
+    outcome = compare(
+        original_text(exchange),
+        answers,
+        looked,
+        prompt_tokens=sum(answer.prompt_tokens or 0 for answer in said),
+        output_tokens=sum(answer.output_tokens or 0 for answer in said),
+    )
 
     def keep(conn: Connection) -> None:
         known = outbox.load_job(conn, job.id, project=job.project)

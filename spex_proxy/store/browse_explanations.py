@@ -15,6 +15,7 @@ from spex_proxy.facts.game import Game
 from spex_proxy.facts.query import Query
 from spex_proxy.store import games as played
 from spex_proxy.store.fitting import (
+    MOST_READ,
     MOST_SEEN,
     asked_of_model,
     between,
@@ -82,7 +83,8 @@ def list_explanations(
     """
     query = query or Query()
     refuse_broad(query, "explanations")
-    wanted, reached = walk(conn, project, query, None if cursor is None else decode_cursor(cursor), MOST_SEEN)
+    most = MOST_SEEN if query.text is None else MOST_READ
+    wanted, reached = walk(conn, project, query, None if cursor is None else decode_cursor(cursor), most)
     wanted += has_term(project, query, explanations)
     made = sa.select(*_COLUMNS).where(*wanted).order_by(explanations.c.created_at.desc(), explanations.c.id.desc())
     found = conn.execute(made.limit(limit + 1)).all()

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from spex_proxy.facts.query import Query
 from spex_proxy.store.browse_explanations import walk
-from spex_proxy.store.fitting import of_term, refuse_broad
+from spex_proxy.store.fitting import MOST_READ, of_term, refuse_broad
 from spex_proxy.store.listing import decode_cursor, encode_cursor
 from spex_proxy.store.tables import explanations, interactions
 
@@ -70,7 +70,8 @@ def list_interactions(
     refuse_broad(query, "interactions")
     at, key, rank = explanations.c.created_at, explanations.c.id, interactions.c.rank
     place, behind = _begin(cursor)
-    wanted, reached = walk(conn, project, query, place, MOST_EXPLANATIONS)
+    most = MOST_EXPLANATIONS if query.text is None else MOST_READ
+    wanted, reached = walk(conn, project, query, place, most)
     if behind is not None:
         moment, last, number = behind
         wanted += [sa.or_(at < moment, key < last, rank > number)]

@@ -40,6 +40,13 @@ _POSTGRES_ARGS: dict[str, Any] = {
     "prepare_threshold": None,  # prepared statements break behind pgbouncer in transaction mode
 }
 
+_WALK_INDEXES = "SELECT " + ", ".join(
+    f"set_config('{name}', 'off', true)" for name in ("enable_seqscan", "enable_hashjoin", "enable_mergejoin", "jit")
+)
+"""All that is read here walks an index and ends after a page. PostgreSQL's planner does not know how soon (what is
+tried on each row has no statistics), and would rather hash a whole table, or compile the plan, for fifty rows: with a
+million exchanges 0.8 s instead of 0.1. For this transaction only; where there is no index it still reads the table."""
+
 _URL_FORMS = "sqlite:///path/to/store.db or postgresql://user:password@host/database"
 
 _PRAGMAS = (
@@ -96,6 +103,8 @@ def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
     if engine.dialect.name == "postgresql":
         options |= {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as conn, conn.begin():
+        if engine.dialect.name == "postgresql":
+            conn.exec_driver_sql(_WALK_INDEXES)
         yield conn
 
 

@@ -75,8 +75,7 @@ def save_captured(conn: sa.Connection, batch: Sequence[Kept]) -> set[str]:
     ]
     if parts:
         conn.execute(sa.insert(contents), parts)
-    for exchange in fresh:
-        search.index_exchange(conn, exchange)
+    search.index_exchanges(conn, list(fresh))
     return new
 
 

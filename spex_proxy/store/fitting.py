@@ -17,8 +17,10 @@ from spex_proxy.facts.query import Noun, Query, too_broad
 from spex_proxy.store import search
 from spex_proxy.store.tables import cases, exchanges, flags, interactions
 
-MOST_SEEN = 4000
+MOST_SEEN = 2000
 """Rows that one page looks at."""
+MOST_READ = 500
+"""Rows that one page looks at where words are looked for in each."""
 
 
 def refuse_broad(query: Query, noun: Noun) -> None:
@@ -32,6 +34,12 @@ def between(query: Query, at: sa.ColumnElement[datetime]) -> list[sa.ColumnEleme
     """The query's time range."""
     low = [] if query.since is None else [at >= query.since]
     return low if query.until is None else [*low, at < query.until]
+
+
+def unindexed(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The same value, but no index is walked for it: for rows that were chosen by id, which a planner may not know to
+    be few."""
+    return sa.func.coalesce(column, column)
 
 
 def older(at: sa.ColumnElement[datetime], key: sa.ColumnElement[str], than: tuple[datetime, str]) -> list[Any]:
@@ -95,7 +103,8 @@ def flagged(project: str, query: Query, *these: sa.ColumnElement[bool]) -> list[
     if query.flag is None:
         return []
     ours = (flags.c.project == project, flags.c.name == query.flag)
-    return [sa.or_(*(sa.select(flags.c.id).where(*ours, this).exists() for this in these))]
+    # the offset says nothing; without it PostgreSQL would rather collect all flags of that name than look each row up
+    return [sa.or_(*(sa.select(flags.c.id).where(*ours, this).offset(0).exists() for this in these))]
 
 
 def of_term(query: Query) -> list[sa.ColumnElement[bool]]:

@@ -18,22 +18,20 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from spex_proxy.engine.estimate import Estimate, count, mean, share
-from spex_proxy.facts.errors import NotFound, TooBroad, VerificationFailed
+from spex_proxy.facts.errors import TooBroad
 from spex_proxy.facts.explanation import Verdict
 from spex_proxy.facts.origins import ORIGINS, Origin, bit
 from spex_proxy.facts.query import VERDICTS, Query
-from spex_proxy.store import codec
 from spex_proxy.store.browse_explanations import walk
+from spex_proxy.store.depending import holding
 from spex_proxy.store.fitting import has_term
-from spex_proxy.store.tables import contents, exchanges, explanation_games, explanations, games, interactions
-from spex_proxy.wire.terms import phrases, words
+from spex_proxy.store.tables import exchanges, explanations, interactions
+from spex_proxy.wire.terms import phrases
 
 MOST = 10_000
 """Explanations of one window."""
 USUAL_DEPTH = 3
 MOST_GROUPS = 200
-_CHUNK = 500
-"""Ids of one statement."""
 
 GroupBy = Literal["model", "rule", "day", "hour"]
 GROUPINGS: tuple[GroupBy, ...] = get_args(GroupBy)
@@ -112,7 +110,8 @@ def population(
     factors = _caps(conn, project, [row.received_at for row in chosen])
     origins = _origins(conn, project, query, depth)
     members = [_member(row, factors, origins) for row in chosen]
-    holds = None if document is None else _holding(conn, project, members, document, depth)
+    reliable = [(one.explanation_id, one.exchange_id) for one in members if one.verdict == "reliable"]
+    holds = None if document is None else holding(conn, project, reliable, document, depth)
     groups: dict[str, list[Member]] = {}
     if by is not None:
         for one in members:
@@ -131,7 +130,7 @@ def population(
 _KEYS: Mapping[GroupBy, Callable[[Member], str]] = {
     "model": lambda one: one.model,
     "rule": lambda one: one.rule or "(none)",
-    "day": lambda one: f"{one.received_at:%Y-%m-%d}",
+    "day": lambda one: one.received_at.date().isoformat(),
     "hour": lambda one: f"{one.received_at:%Y-%m-%d %H}:00",
 }
 
@@ -140,7 +139,7 @@ def _window(conn: sa.Connection, project: str, query: Query) -> list[Any]:
     if query.since is None:
         raise TooBroad("say where the window begins: give `since`, the time when the explanations were made")
     wanted, reached = walk(conn, project, query, None, MOST + 1)
-    columns = [explanations.c[name] for name in ("id", "exchange_id", "created_at", "verdict", "r2")]
+    columns = [explanations.c[name] for name in ("id", "exchange_id", "verdict", "r2")]
     names = ("model", "rule", "received_at", "capture_probability", "explain_probability", "explain_why")
     of_it = sa.and_(exchanges.c.project == explanations.c.project, exchanges.c.id == explanations.c.exchange_id)
     found = conn.execute(
@@ -157,8 +156,8 @@ def _window(conn: sa.Connection, project: str, query: Query) -> list[Any]:
 
 def _member(row: Any, factors: Mapping[tuple[str | None, str], float], origins: Mapping[str, int]) -> Member:
     probability = row.capture_probability * row.explain_probability
-    if row.explain_why == "sampled":
-        probability /= factors.get((row.rule, f"{row.received_at:%Y-%m-%d}"), 1.0)
+    if factors and row.explain_why == "sampled":
+        probability /= factors.get((row.rule, row.received_at.date().isoformat()), 1.0)
     kept = (row.verdict, row.r2, row.model, row.rule, row.received_at)
     return Member(row.id, row.exchange_id, *kept, min(1.0, max(probability, 1e-9)), origins.get(row.id, 0))
 
@@ -237,66 +236,3 @@ def _shares(members: list[Member], holds: frozenset[str] | None) -> Shares:
 
 def _flags(given: Iterable[bool]) -> NDArray[np.bool_]:
     return np.fromiter(given, dtype=np.bool_)
-
-
-# ------------------------------------------------------------------------- what depends on a document
-
-
-def _holding(conn: sa.Connection, project: str, members: list[Member], document: str, depth: int) -> frozenset[str]:
-    """Explanations one of whose strongest terms has a segment of the message part that says these words.
-
-    Ranges are stored, never text: so the words are looked for in the content, of reliable ones alone. What was
-    erased depends on nothing that could still be told.
-    """
-    wanted = [" ".join(("", *phrase, "")) for phrase in phrases(document)]
-    reliable = [one for one in members if one.verdict == "reliable"]
-    found: set[str] = set()
-    for start in range(0, len(reliable), _CHUNK):
-        part = reliable[start : start + _CHUNK]
-        texts = _contents(conn, project, [one.exchange_id for one in part], wanted)
-        those = [one for one in part if one.exchange_id in texts]
-        terms = _top_segments(conn, project, [one.explanation_id for one in those], depth)
-        for one in those:
-            if any(segment in texts[one.exchange_id] for segment in terms.get(one.explanation_id, ())):
-                found.add(one.explanation_id)
-    return frozenset(found)
-
-
-def _contents(conn: sa.Connection, project: str, ids: list[str], wanted: list[str]) -> dict[str, frozenset[int]]:
-    """Exchange -> numbers of its messages that say all the words, of those that have one."""
-    query = sa.select(contents.c.exchange_id, contents.c.blob).where(
-        contents.c.project == project, contents.c.exchange_id.in_(ids), contents.c.part == "exchange",
-        contents.c.blob.is_not(None),
-    )  # fmt: skip
-    found = {}
-    for row in conn.execute(query):
-        try:
-            messages = codec.decode_content(row.blob, f"content of {row.exchange_id}")["messages"]
-        except (VerificationFailed, NotFound):
-            continue
-        said = [" ".join(("", *words(message.text), "")) for message in messages]
-        fits = frozenset(n for n, text in enumerate(said) if all(phrase in text for phrase in wanted))
-        if fits:
-            found[row.exchange_id] = fits
-    return found
-
-
-def _top_segments(conn: sa.Connection, project: str, ids: list[str], depth: int) -> dict[str, set[int]]:
-    """Explanation -> messages that the segments of its strongest terms stand in."""
-    first = sa.and_(explanation_games.c.project == games.c.project, explanation_games.c.game_id == games.c.id)
-    laid = sa.select(explanation_games.c.explanation_id, games.c.players).select_from(
-        explanation_games.join(games, first)
-    )
-    laid = laid.where(
-        explanation_games.c.project == project, explanation_games.c.explanation_id.in_(ids),
-        explanation_games.c.position == 0,
-    )  # fmt: skip
-    segments = {row.explanation_id: row.players["segments"] for row in conn.execute(laid)}
-    terms = sa.select(interactions.c.explanation_id, interactions.c.players).where(
-        interactions.c.project == project, interactions.c.explanation_id.in_(ids), interactions.c.rank < depth
-    )
-    found: dict[str, set[int]] = {}
-    for row in conn.execute(terms):
-        of_it = segments.get(row.explanation_id, ())
-        found.setdefault(row.explanation_id, set()).update(of_it[p]["message"] for p in row.players if p < len(of_it))
-    return found

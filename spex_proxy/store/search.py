@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from spex_proxy.facts.exchange import Exchange
-from spex_proxy.store.rows import insert_new
+from spex_proxy.store.rows import insert_all_new, insert_new
 from spex_proxy.store.tables_of_search import marks, texts
 from spex_proxy.wire.asker import tags_of, user_of
 from spex_proxy.wire.terms import MOST_CHARACTERS, phrases, words
@@ -32,43 +32,69 @@ _SECURE_DELETE = (3, 42)
 """From this SQLite on, FTS5 can overwrite what it deletes at once."""
 
 
-def index_exchange(conn: sa.Connection, exchange: Exchange) -> None:
-    """So that an exchange that was just saved can be found."""
-    keys = {"project": exchange.project, "exchange_id": exchange.id}
-    labels = dict.fromkeys(marks_of(exchange))
+def index_exchanges(conn: sa.Connection, saved: Sequence[Exchange]) -> None:
+    """So that exchanges that were just saved can be found. A few statements for all of them."""
+    labels = [
+        {"project": one.project, "exchange_id": one.id, "name": name, "value": value, "received_at": one.received_at}
+        for one in saved
+        for name, value in dict.fromkeys(marks_of(one))
+    ]
     if labels:
-        at = exchange.received_at
-        conn.execute(sa.insert(marks), [keys | {"name": n, "value": v, "received_at": at} for n, v in labels])
-    found = _all_words(exchange)
+        conn.execute(sa.insert(marks), labels)
     is_sqlite = conn.dialect.name == "sqlite"
-    stored = " ".join(found) if is_sqlite else _vector(found)
-    first = number_at(exchange.received_at)
+    rows = [_text_row(one, is_sqlite=is_sqlite) for one in saved]
+    new = insert_all_new(conn, texts, rows, "exchange_id")
+    there = [row for row in rows if row["exchange_id"] in new or _insert_at_another_number(conn, row)]
+    if there and is_sqlite:
+        told = sa.text("INSERT INTO text_index(rowid, words) VALUES (:number, :words)")
+        conn.execute(told, [{"number": row["number"], "words": row["words"]} for row in there])
+
+
+def _text_row(exchange: Exchange, *, is_sqlite: bool) -> dict[str, Any]:
+    found = _all_words(exchange)
+    tie = zlib.crc32(exchange.id.encode("utf-8", "replace")) % _TIES
+    return {
+        "project": exchange.project,
+        "exchange_id": exchange.id,
+        "number": number_at(exchange.received_at) + tie,
+        "words": " ".join(found) if is_sqlite else _vector(found),
+    }
+
+
+def _insert_at_another_number(conn: sa.Connection, row: dict[str, Any]) -> bool:
+    """Another exchange of the same microsecond has its number: the row takes the next free one. False if this
+    exchange has words already."""
+    wanted = row["number"]
+    first = wanted - wanted % _TIES
     for tie in range(_TIES):
-        number = first + (zlib.crc32(exchange.id.encode("utf-8", "replace")) + tie) % _TIES
-        if insert_new(conn, texts, keys | {"number": number, "words": stored}):
-            if is_sqlite:
-                told = sa.text("INSERT INTO text_index(rowid, words) VALUES (:number, :words)")
-                conn.execute(told, {"number": number, "words": stored})
-            return
-        if _number_of(conn, exchange.project, exchange.id) is not None:
-            return
+        if _number_of(conn, row["project"], row["exchange_id"]) is not None:
+            return False
+        row["number"] = first + (wanted + tie) % _TIES
+        if insert_new(conn, texts, row):
+            return True
+    return False
 
 
 def forget(conn: sa.Connection, project: str, exchange_id: str) -> None:
     """Erase what it was found by. With SQLite before 3.42 the index is written anew, which takes time that grows
     with it; otherwise erased words would stay in the file until it is merged with newer ones."""
+    is_able = sqlite3.sqlite_version_info >= _SECURE_DELETE
+    if conn.dialect.name == "sqlite" and is_able:
+        conn.exec_driver_sql("INSERT INTO text_index(text_index, rank) VALUES ('secure-delete', 1)")
+    if remove(conn, project, exchange_id) and conn.dialect.name == "sqlite" and not is_able:
+        conn.exec_driver_sql("INSERT INTO text_index(text_index) VALUES ('optimize')")
+
+
+def remove(conn: sa.Connection, project: str, exchange_id: str) -> bool:
+    """Take it out of the index, whether it had words there. Some of them may stay in SQLite's file for a while."""
     ours = (texts.c.project == project, texts.c.exchange_id == exchange_id)
     row = conn.execute(sa.select(texts.c.number, texts.c.words).where(*ours)).first()
     if row is not None and conn.dialect.name == "sqlite":
-        is_able = sqlite3.sqlite_version_info >= _SECURE_DELETE
-        if is_able:
-            conn.exec_driver_sql("INSERT INTO text_index(text_index, rank) VALUES ('secure-delete', 1)")
         gone = sa.text("INSERT INTO text_index(text_index, rowid, words) VALUES ('delete', :number, :words)")
         conn.execute(gone, {"number": row[0], "words": row[1]})
-        if not is_able:
-            conn.exec_driver_sql("INSERT INTO text_index(text_index) VALUES ('optimize')")
     conn.execute(sa.delete(texts).where(*ours))
     conn.execute(sa.delete(marks).where(marks.c.project == project, marks.c.exchange_id == exchange_id))
+    return row is not None
 
 
 def marks_of(exchange: Exchange) -> list[tuple[str, str]]:

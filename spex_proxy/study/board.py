@@ -18,7 +18,8 @@ from spex_proxy.facts.explanation import Interaction
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.study import figures, words
 from spex_proxy.study.coalitions import MOST_PLAYERS, make_table
-from spex_proxy.study.sheet import FAINT_ERRORS, MOST_ARCS, SegmentSheet, Together, typical_error
+from spex_proxy.study.painted import FAINT_ERRORS, SegmentSheet
+from spex_proxy.study.sheet import MOST_ARCS, Together, typical_error
 from spex_proxy.study.text import label
 
 MOST_GROUPS = 24

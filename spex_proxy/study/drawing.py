@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from spex_proxy.study import words
 from spex_proxy.study.board import Board
-from spex_proxy.study.sheet import SegmentSheet, Together
+from spex_proxy.study.painted import SegmentSheet
+from spex_proxy.study.sheet import Together
 from spex_proxy.study.text import label
 
 WIDTH = 760

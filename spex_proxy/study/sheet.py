@@ -14,61 +14,19 @@ from itertools import groupby
 from spex_proxy.engine.conclude import RELIABLE_R2, Fit
 from spex_proxy.engine.energy import energy
 from spex_proxy.engine.rows import Rows
-from spex_proxy.facts.exchange import MARK_ARROW, Exchange, Segment
+from spex_proxy.facts.exchange import MARK_ARROW, Exchange
 from spex_proxy.facts.explanation import Explanation, Interaction
 from spex_proxy.facts.game import Game
 from spex_proxy.study import figures, words
 from spex_proxy.study.coalitions import MOST_PLAYERS, Table, make_table
+from spex_proxy.study.painted import FAINT_ERRORS, MessageSheet, SegmentSheet, is_dense, is_long, messages, paint
 from spex_proxy.study.text import Piece, label, pieces, plain
-from spex_proxy.study.view import Passage, SegmentView, View, make_view
+from spex_proxy.study.view import View, make_view
 
 MOST_ARCS = 12
 """More arcs than this are a hairball; all interactions are in the list."""
-FAINT_ERRORS = 2.0
-"""Terms under so many standard errors may be noise, and are greyed."""
-DENSE = 14
-"""Characters of a typical segment under which a number at each one hides the text."""
 QUOTE = 240
 """Characters of the answer in the head of the page."""
-LONG_PROMPT = 6_000
-"""Characters from which on the prompt scrolls in a frame of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentSheet:
-    """One player, as it is shown in the text and in the ranking."""
-
-    number: int
-    provenance: str
-    label: str
-    effect: str
-    sign: str
-    step: int
-    """-6..6: the step of colour."""
-    reading: str
-    is_faint: bool
-    bar: figures.Bar
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of a message: a player's, or nobody's."""
-
-    pieces: tuple[Piece, ...]
-    segment: SegmentSheet | None
-    before: str = ""
-    """White space that belongs to the player but is not painted."""
-    after: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MessageSheet:
-    """One message of the prompt."""
-
-    role: str
-    name: str
-    """Of the tool or participant, and which part; empty without one."""
-    spans: tuple[Span, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +108,7 @@ def make_sheet(
     largest = max((abs(segment.effect) for segment in view.segments), default=0.0)
     digits = words.digits_for(largest)
     error = typical_error(explanation)
-    segments = _segments(view, unit, digits, error, is_coloured)
+    segments = paint(view, unit, digits, error, is_coloured)
     together = tuple(_together(explanation, view, (rows, later), unit, digits, error)) if is_coloured else ()
     fidelity, near = explanation.fidelity, explanation.how.get("near")
     return Sheet(
@@ -163,9 +121,9 @@ def make_sheet(
         digits=digits,
         is_coloured=is_coloured,
         is_muted=explanation.verdict == "unreliable",
-        is_long=exchange is not None and sum(len(m.text) for m in exchange.messages) > LONG_PROMPT,
-        is_dense=_is_dense(game.players.segments),
-        messages=tuple(_messages(view.passages, segments, exchange)),
+        is_long=is_long(exchange),
+        is_dense=is_dense(game.players.segments),
+        messages=tuple(messages(view.passages, segments, exchange)),
         answer=pieces(exchange.output_text.strip("\n")) if exchange else (),
         quote=label(exchange.output_text, QUOTE) if exchange and exchange.output_text.strip() else "",
         ranked=tuple(segments[segment.number - 1] for segment in view.ranked) if is_coloured else (),
@@ -202,11 +160,6 @@ def _energy(view: View) -> Iterator[tuple[str, str]]:
         yield "interactions", f"{100 * (found.within + found.across):.0f}%"
 
 
-def unexplained(exchange: Exchange | None) -> tuple[MessageSheet, ...]:
-    """The messages alone, while there is no explanation."""
-    return tuple(_messages((), (), exchange)) if exchange is not None else ()
-
-
 def typical_error(explanation: Explanation | Fit) -> float | None:
     """Rough standard error of a coefficient F(T) where the fit states none: what is left unexplained,
     spread over the masks. By Parseval the explained variance is the sum of the F(T)^2."""
@@ -215,72 +168,6 @@ def typical_error(explanation: Explanation | Fit) -> float | None:
     if not (math.isfinite(fidelity.r2) and fidelity.r2 > 0 and fidelity.masks > 0):
         return None
     return math.sqrt(max(0.0, 1.0 - fidelity.r2) / fidelity.r2 * explained / fidelity.masks)
-
-
-def _segments(view: View, unit: str, digits: int, error: float | None, is_coloured: bool) -> tuple[SegmentSheet, ...]:
-    bars = figures.make_bars([s.effect for s in view.segments], 2.0 * FAINT_ERRORS * error if error else None)
-    is_answer = not view.groups
-    return tuple(
-        _segment(s, bar, unit, digits, error, is_coloured, is_answer)
-        for s, bar in zip(view.segments, bars, strict=True)
-    )
-
-
-def _segment(
-    segment: SegmentView,
-    bar: figures.Bar,
-    unit: str,
-    digits: int,
-    error: float | None,
-    is_coloured: bool,
-    is_likelihood: bool,
-) -> SegmentSheet:
-    step = figures.step_of(segment.strength) if is_coloured else 0
-    return SegmentSheet(
-        number=segment.number,
-        provenance=plain(segment.provenance),
-        label=label(segment.text, 72),
-        effect=words.signed(segment.effect, digits),
-        sign="+" if step > 0 else words.MINUS if step < 0 else "",
-        step=step,
-        reading=words.effect_reading(segment.effect, unit, is_likelihood) if is_coloured else "",
-        is_faint=error is None or abs(segment.effect) < 2.0 * FAINT_ERRORS * error,
-        bar=bar,
-    )
-
-
-def _messages(
-    passages: Sequence[Passage], segments: Sequence[SegmentSheet], exchange: Exchange | None
-) -> Iterator[MessageSheet]:
-    """The prompt, message by message. Without content: its players and how long they were."""
-    by_message = {number: list(group) for number, group in groupby(passages, key=lambda passage: passage.message)}
-    if exchange is None:
-        for mine in by_message.values():
-            role, _, name = mine[0].provenance.partition(":")
-            yield MessageSheet(plain(role), plain(name), tuple(_span(p, segments, is_erased=True) for p in mine))
-        return
-    for number, message in enumerate(exchange.messages):
-        # a text without explanation is one stretch of nobody's
-        mine = by_message.get(number, [Passage(number, "", message.text, None)] if message.text else [])
-        role, _, name = message.provenance.partition(":")
-        yield MessageSheet(plain(role), plain(name), tuple(_span(passage, segments) for passage in mine))
-
-
-def _span(passage: Passage, segments: Sequence[SegmentSheet], is_erased: bool = False) -> Span:
-    segment = segments[passage.segment.number - 1] if passage.segment else None
-    if is_erased:
-        return Span((Piece(passage.text.strip("[]"), True, "the content was erased on request"),), segment)
-    if segment is None:
-        return Span(pieces(passage.text), None)
-    text = passage.text.replace("\r\n", "\n")
-    inner = text.strip(" \t\n") or text
-    at = text.index(inner)
-    return Span(pieces(inner), segment, text[:at], text[at + len(inner) :])
-
-
-def _is_dense(places: Sequence[Segment]) -> bool:
-    sizes = sorted(place.char_end - place.char_start for place in places)
-    return bool(sizes) and sizes[len(sizes) // 2] < DENSE
 
 
 def _together(

@@ -13,7 +13,8 @@ from spex_proxy.store.lookup import find
 from spex_proxy.store.outbox import Job, jobs_of_exchange
 from spex_proxy.store.tables import evidence_blocks
 from spex_proxy.store.tables import games as played
-from spex_proxy.study.sheet import MessageSheet, Sheet, unexplained
+from spex_proxy.study.painted import MessageSheet, unexplained
+from spex_proxy.study.sheet import Sheet
 from spex_proxy.study.stored import load_sheet
 
 ENDED = ("done", "failed", "cancelled")

@@ -209,12 +209,13 @@ _RETEST = records.RetestRecord(
     state="done",
     reason=None,
     finding="changed",
-    gone=None,
+    gone=True,
     reproduced=True,
     overlap=0.12,
     control_overlap=1.0,
     flags=(records.FoundAgainRecord("refusal", control=True, removed=False),),
-    summary="Without segment 4 the model answers otherwise: 12% of the words are the same.",
+    summary="Without segment 4 the model answers otherwise: 12% of the words are the same. "
+    "What was flagged (refusal) is gone.",
     control="Your refund is approved.",
     removed="The writer's parcel has not arrived.",
 )

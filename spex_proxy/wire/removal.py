@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from spex_proxy.facts.errors import CannotExplain
-from spex_proxy.facts.exchange import Exchange, ExchangeKind, TextRange
+from spex_proxy.facts.exchange import Exchange, ExchangeKind, Message, TextRange
 from spex_proxy.wire.chat import native_texts
 from spex_proxy.wire.prompt import text_slots
 from spex_proxy.wire.tap import Skip
@@ -57,6 +58,15 @@ def without(exchange: Exchange, removed: Sequence[TextRange]) -> dict[str, Any]:
         holder, key = leaf
         holder[key] = _cut(message.text, stretches)
     return request
+
+
+def messages_without(exchange: Exchange, removed: Sequence[TextRange]) -> tuple[Message, ...]:
+    """The texts of the prompt without the given ranges."""
+    cuts = {number: [one for one in removed if one.message == number] for number in {one.message for one in removed}}
+    return tuple(
+        replace(message, text=_cut(message.text, cuts[number])) if number in cuts else message
+        for number, message in enumerate(exchange.messages)
+    )
 
 
 def _cut(text: str, stretches: Sequence[TextRange]) -> str:

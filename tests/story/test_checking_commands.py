@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from spex_proxy import cli
-from spex_proxy.facts.explanation import Explanation
-from spex_proxy.store import cases
+from spex_proxy.facts.explanation import Explanation, Flag
+from spex_proxy.store import cases, flags
 from tests.story.explaining import RECIPE, Desk, question, sentences
 from tests.story.scripted_model import ANSWER, ScriptedModel, planted
 
@@ -41,6 +42,28 @@ def spex(*words: str, code: int = 0) -> str:
     done = CliRunner().invoke(cli.app, list(words), env={"COLUMNS": "100"})
     assert done.exit_code == code, (done.output, done.exception)
     return done.output
+
+
+def test_the_flag_that_raised_it_is_gone(
+    model: ScriptedModel, store: Engine, explained: Explanation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the terminal and in the report: what the rules' flagger says of the answer without the cause."""
+    rules = tmp_path / "rules.yaml"
+    rules.write_text('flaggers:\n  - {flagger: regex, flag: says_so, options: {output: "so[.]"}}\n')
+    monkeypatch.setenv("SPEX_RULES", str(rules))
+    where = ("--store", str(store.url))
+    with store.begin() as conn:
+        flag = Flag("says_so", "it says so", flagger="regex")
+        flags.raise_on_exchange(conn, str(explained.exchange_id), flag, datetime.now(UTC))
+    said = spex("retest", explained.id, "--segments", "2", "--who", "ann", "--upstream", model.url, *where)
+    assert "What was flagged is gone without it" in said
+    assert "What was flagged (says_so) is gone." in " ".join(said.replace("│", " ").split())
+    said = spex("retest", explained.id, "--segments", "3", "--who", "ann", "--upstream", model.url, *where)
+    assert "What was flagged stays without it" in said
+    spex("report", explained.id, "--html", str(tmp_path / "report.html"), *where)
+    page = (tmp_path / "report.html").read_text()
+    assert "What was flagged is gone without it" in page
+    assert "What was flagged is still there (says_so)." in page
 
 
 def test_from_the_cause_to_the_report(

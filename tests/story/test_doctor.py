@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from spex_proxy import cli
+from spex_proxy.cli import shell
 from spex_proxy.facts.finding import Finding
 from spex_proxy.flows import doctor as doctor_flow
 from spex_proxy.flows.doctor import Doctor, Setup
@@ -246,7 +247,7 @@ async def test_no_secret_is_ever_shown(setup: Setup) -> None:
 def test_the_command_prints_marks_and_ends_with_0_or_1(
     server: Server, store_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.console, "width", 120)
+    monkeypatch.setattr(shell.console, "width", 120)
     for name in ("PORT", "ADMIN_PORT"):
         monkeypatch.setenv(f"SPEX_{name}", str(free_port()))
     options = ["doctor", "--upstream", server.url, "--store", f"sqlite:///{store_path}"]

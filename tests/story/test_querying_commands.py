@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -71,6 +76,51 @@ def test_exporting(explained: Explanation, where: tuple[str, str], tmp_path: Pat
     assert "can't be written" in spex(
         "export", "explanations", "--out", str(tmp_path / "no" / "a.jsonl"), *where, code=1
     )
+
+
+def test_exporting_to_parquet(explained: Explanation, where: tuple[str, str], tmp_path: Path) -> None:
+    """The same rows as JSON has, by columns: times are times, lists are JSON. Where pyarrow is not, a word about it."""
+    out = tmp_path / "rows.parquet"
+    if importlib.util.find_spec("pyarrow") is None:
+        said = spex("export", "explanations", "--out", str(out), *where, code=1)
+        assert "pip install 'spex-proxy[parquet]'" in said
+        assert not out.exists()
+        return
+    parquet = importlib.import_module("pyarrow.parquet")
+    for noun in ("exchanges", "explanations", "interactions"):
+        lines = tmp_path / f"{noun}.jsonl"
+        spex("export", noun, "--out", str(lines), *where)
+        wanted = [json.loads(line) for line in lines.read_text().splitlines()]
+        assert f"{len(wanted)} {noun} in" in spex("export", noun, "--out", str(out), *where)
+        rows = parquet.read_table(out).to_pylist()
+        assert [list(row) for row in rows] == [list(row) for row in wanted]
+        for row, line in zip(rows, wanted, strict=True):
+            for name, value in line.items():
+                assert row[name] == as_column(value, isinstance(row[name], datetime)), name
+        assert len(rows) > 0
+    spex("export", "explanations", "--verdict", "unreliable", "--out", str(out), *where)
+    table = parquet.read_table(out)
+    assert (table.num_rows, str(table.schema.field("created_at").type)) == (0, "timestamp[us, tz=UTC]")
+    said = spex("export", "exchanges", "--out", str(tmp_path / "no" / "a.parquet"), *where, code=1)
+    assert "can't be written" in said
+
+
+def test_without_pyarrow_parquet_says_how_to_get_it(
+    explained: Explanation, where: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    out = tmp_path / "rows.parquet"
+    said = spex("export", "explanations", "--out", str(out), *where, code=1)
+    assert "Parquet needs pyarrow: pip install 'spex-proxy[parquet]'" in said
+    assert not out.exists()
+    assert "1 explanations in" in spex("export", "explanations", "--out", str(out.with_suffix(".jsonl")), *where)
+    assert explained.id in out.with_suffix(".jsonl").read_text()
+
+
+def as_column(value: Any, is_moment: bool) -> Any:
+    if is_moment:
+        return datetime.fromisoformat(value)
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def test_aggregating(explained: Explanation, where: tuple[str, str]) -> None:

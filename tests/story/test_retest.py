@@ -12,14 +12,21 @@ from sqlalchemy import Engine
 
 from spex_proxy.engine.subsets import coalitions
 from spex_proxy.facts.errors import CannotExplain
-from spex_proxy.facts.explanation import Explanation
+from spex_proxy.facts.exchange import RequestHead
+from spex_proxy.facts.explanation import Explanation, Flag
+from spex_proxy.facts.rules import DEFAULT_RULE, Rule, When
+from spex_proxy.flows.acting import Orders
 from spex_proxy.flows.fill_table import ask_table
 from spex_proxy.flows.retest import ask_retest, top
+from spex_proxy.flows.rules.read import read_rules
 from spex_proxy.flows.work import Retries
-from spex_proxy.store import exchanges, games, outbox, retests
+from spex_proxy.plug.load import Plugins
+from spex_proxy.ports.counters import Counters
+from spex_proxy.store import exchanges, flags, games, outbox, retests
 from spex_proxy.store.connect import reading
 from spex_proxy.store.retests import RetestStory
 from spex_proxy.study.stored import load_table
+from spex_proxy.web.replies import retest_record
 from tests.story.explaining import RECIPE, Desk, count, question, sentences
 from tests.story.scripted_model import ANSWER, ScriptedModel, busy, planted
 
@@ -106,6 +113,83 @@ async def test_a_sampled_answer_that_does_not_come_back_is_said_so(model: Script
     outcome = told(store, retest_id).retest.outcome
     assert outcome is not None
     assert (outcome.finding, outcome.is_reproduced) == ("same", False)
+
+
+FLAGGERS = """
+flaggers:
+  - {flagger: regex, flag: says_so, options: {output: "so[.]"}}
+  - {flagger: regex, flag: lured, options: {input: "Bravo"}}
+  - {flagger: finish_reason, flag: stopped, options: {reason: stop}}
+  - {flagger: latency, flag: slow, options: {duration_s: 0}}
+  - {flagger: dominant}
+"""
+
+
+@pytest.mark.parametrize(
+    ("players", "left", "is_gone", "said"),
+    [
+        ((1,), {"says_so": False, "lured": False, "stopped": True}, False, "What was flagged is still there (stopped)"),
+        ((2,), {"says_so": True, "lured": True, "stopped": True}, False, "still there (says_so, lured, stopped)"),
+    ],
+)
+async def test_what_was_flagged_is_looked_for_again(
+    model: ScriptedModel, store: Engine, players: tuple[int, ...], left: dict[str, bool], is_gone: bool, said: str
+) -> None:
+    """By the flaggers that had raised it: not those of people, of explanations, or of how long it took."""
+    with model:
+        orders = orders_of(FLAGGERS)
+        desk = Desk(model.url, store, orders=orders)
+        explanation = await explained(desk)
+        flag_as_stored(store, orders, str(explanation.exchange_id))
+        retest_id = asked(desk, explanation, players)
+        await desk.work_off()
+        desk.close()
+    found = told(store, retest_id)
+    outcome = found.retest.outcome
+    assert outcome is not None
+    assert {flag.name: flag.removed for flag in outcome.flags} == left
+    assert all(flag.control for flag in outcome.flags)
+    assert outcome.is_gone is is_gone
+    record = retest_record(found)
+    assert record.gone is is_gone
+    assert said in record.summary
+
+
+async def test_what_was_flagged_is_gone(model: ScriptedModel, store: Engine) -> None:
+    with model:
+        orders = orders_of(FLAGGERS.replace("reason: stop", "reason: length"))
+        desk = Desk(model.url, store, orders=orders)
+        explanation = await explained(desk)
+        flag_as_stored(store, orders, str(explanation.exchange_id))
+        gone = asked(desk, explanation, (1,))
+        await desk.work_off()
+        model.says = lambda _prompt: "Something else altogether."
+        elsewhere = Desk(model.url, store, orders=orders_of(FLAGGERS.replace('"Bravo"', '"Zulu"')))
+        unknown = asked(elsewhere, explanation, (2,))
+        await elsewhere.work_off()
+        elsewhere.close()
+        desk.close()
+    assert retest_record(told(store, gone)).gone is True
+    assert "What was flagged (says_so, lured) is gone." in retest_record(told(store, gone)).summary
+    record = retest_record(told(store, unknown))
+    assert [flag.name for flag in record.flags] == ["says_so"], "the rules' `lured` means another thing by now"
+    assert record.gone is None, "the control does not raise it either"
+    assert "no longer raises what was flagged (says_so)" in record.summary
+
+
+def orders_of(text: str) -> Orders:
+    book = read_rules(text, "rules.yaml", Rule(DEFAULT_RULE, When(), 1.0, 1.0, RECIPE), lambda _recipe: None)
+    return Orders(lambda: book, Plugins(), Counters(), b"secret")
+
+
+def flag_as_stored(store: Engine, orders: Orders, exchange_id: str) -> None:
+    """As the intake flags it; and one of a person."""
+    with store.begin() as conn:
+        exchange = exchanges.load_exchange(conn, exchange_id)
+        noted = orders.note(RequestHead(exchange.id, "POST", "", (), exchange.received_at), exchange)
+        for flag in (*noted.flags, Flag("feedback", "bad")):
+            who = "ann" if flag.name == "feedback" else None
+            flags.raise_on_exchange(conn, exchange_id, flag, exchange.received_at, who=who)
 
 
 async def test_the_model_gone_at_retest_is_said_and_can_be_asked_again(model: ScriptedModel, store: Engine) -> None:

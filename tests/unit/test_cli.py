@@ -17,6 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from spex_proxy import cli
+from spex_proxy.cli import shell
 from spex_proxy.store.connect import open_store
 from spex_proxy.store.migrate import upgrade
 from tests.contract.store.samples import Make
@@ -239,7 +240,7 @@ def test_db_upgrade_makes_the_store(spex: Spex, tmp_path: Path) -> None:
 def test_list_and_show_of_what_is_not_explained(
     spex: Spex, rows: sa.Engine, store: str, monkeypatch: pytest.MonkeyPatch, width: int, shown: int
 ) -> None:
-    monkeypatch.setattr(cli.console, "width", width)
+    monkeypatch.setattr(shell.console, "width", width)
     with rows.begin() as connection:
         exchange = Make().saved(connection, output_text="Tell [/me] more. \x1b[2J")
     code, out, _ = spex("list", "--store", store)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from spex_proxy import cli
+from spex_proxy.cli import shell
 from spex_proxy.facts.errors import SettingsError
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.settings import Settings
@@ -26,7 +26,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(**options: Any) -> str:
     with pytest.raises(SettingsError) as refused:
-        cli.settings_from(**options)
+        shell.settings_from(**options)
     return str(refused.value)
 
 
@@ -70,8 +70,8 @@ def test_each_is_read_from_its_environment_name(name: str, monkeypatch: pytest.M
 
 def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPEX_PORT", "1111")
-    assert cli.settings_from(port=None).port == 1111
-    assert cli.settings_from(port=2222).port == 2222
+    assert shell.settings_from(port=None).port == 1111
+    assert shell.settings_from(port=2222).port == 2222
 
 
 def test_children_get_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,10 +160,10 @@ def test_a_slash_at_the_upstreams_end_is_no_part_of_it() -> None:
 def test_several_upstreams_have_commas_between_or_options_of_their_own() -> None:
     several = Settings(upstream="http://a:1/, https://b/llm/,unix:/run/v.sock,http://a:1")
     assert several.upstreams == ("http://a:1", "https://b/llm", "unix:/run/v.sock")
-    assert cli.settings_from(upstream=["http://a:1", "http://b:2,http://c:3"]).upstreams == (
+    assert shell.settings_from(upstream=["http://a:1", "http://b:2,http://c:3"]).upstreams == (
         "http://a:1", "http://b:2", "http://c:3"
     )  # fmt: skip
-    assert cli.settings_from(upstream=[]).upstreams == ("http://127.0.0.1:8000",)
+    assert shell.settings_from(upstream=[]).upstreams == ("http://127.0.0.1:8000",)
 
 
 def test_the_recipe_is_what_the_settings_say() -> None:

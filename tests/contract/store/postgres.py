@@ -1,4 +1,7 @@
-"""A private PostgreSQL server: a folder of its own, a unix socket, no network; stopped by its pid."""
+"""A private PostgreSQL server: a folder of its own, a unix socket, no network; stopped by its pid.
+
+It answers fast and forgets at a power cut: for tests. A bench that measures writing says `is_durable`.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +59,9 @@ class Server:
     def connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(f"host={self._folder} user=spex dbname=postgres", autocommit=True)
 
-    def make_database(self, template: str = "template0") -> str:
+    def make_database(self, template: str = "template0", name: str | None = None) -> str:
         """The name of a new database, a copy of `template`."""
-        name = f"store_{next(self._numbers)}"
+        name = name or f"store_{next(self._numbers)}"
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
@@ -68,18 +71,22 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """A server for as long as the block lasts. Raises Unavailable."""
+def running(kept: Path | None = None, *, is_durable: bool = False) -> Iterator[Server]:
+    """A server for as long as the block lasts. With `kept`, a folder that another user may enter, its databases stay
+    there. Raises Unavailable."""
     initdb, binary, user = _binary("initdb"), _binary("postgres"), _unprivileged()
-    folder = Path(tempfile.mkdtemp(prefix="spex-pg-"))  # not pytest's: another user must get in
+    folder = kept or Path(tempfile.mkdtemp(prefix="spex-pg-"))  # not pytest's: another user must get in
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         if user:
             os.chown(folder, user["user"], user["group"])
-        command = [initdb, "-D", "data", "-A", "trust", "-U", "spex", "-E", "UTF8", "--no-sync"]
-        made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=folder, **user)
-        if made.returncode:
-            raise Unavailable(f"initdb failed: {made.stderr[-500:]}")
-        settings = ("listen_addresses=", f"unix_socket_directories={folder}", "fsync=off", "max_connections=50")
+        if not (folder / "data" / "PG_VERSION").exists():
+            command = [initdb, "-D", "data", "-A", "trust", "-U", "spex", "-E", "UTF8", "--no-sync"]
+            made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=folder, **user)
+            if made.returncode:
+                raise Unavailable(f"initdb failed: {made.stderr[-500:]}")
+        settings = ["listen_addresses=", f"unix_socket_directories={folder}", "max_connections=50"]
+        settings += [] if is_durable else ["fsync=off"]
         command = [binary, "-D", "data", *(part for setting in settings for part in ("-c", setting))]
         server = Server(folder, command, user)
         server.start()
@@ -88,7 +95,8 @@ def running() -> Iterator[Server]:
         finally:
             server.stop()
     finally:
-        shutil.rmtree(folder)
+        if kept is None:
+            shutil.rmtree(folder)
 
 
 def _binary(name: str) -> str:

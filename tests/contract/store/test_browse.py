@@ -16,7 +16,7 @@ from spex_proxy.store.browse_explanations import list_explanations, measured
 from spex_proxy.store.browse_jobs import job_progress
 from spex_proxy.store.connect import reading
 from spex_proxy.store.exchanges import erase_content
-from spex_proxy.store.listing import list_exchanges
+from spex_proxy.store.listing import list_exchanges, models
 from spex_proxy.store.outbox import Priority
 from tests.contract.store.samples import NOON, Make
 
@@ -128,3 +128,15 @@ def test_a_list_without_answers_reads_no_content(engine: sa.Engine, make: Make) 
     with reading(engine) as conn:
         (row,) = list_exchanges(conn, "default", with_answers=False).rows
     assert (row.exchange_id, row.answer, row.kind, row.streamed) == (exchange.id, "", "chat", True)
+
+
+def test_models_are_named_once_each_and_not_those_of_others(engine: sa.Engine, make: Make) -> None:
+    with reading(engine) as conn:
+        assert models(conn, "default") == ()
+    with engine.begin() as conn:
+        for name in ("b", "a", "c-7b", "b", "a"):
+            make.saved(conn, model=name)
+        make.saved(conn, model="d", project="other")
+    with reading(engine) as conn:
+        assert models(conn, "default") == ("a", "b", "c-7b")
+        assert models(conn, "other") == ("d",)

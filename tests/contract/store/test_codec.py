@@ -27,6 +27,7 @@ from spex_proxy.facts.exchange import (
 from spex_proxy.facts.explanation import Fidelity
 from spex_proxy.facts.spectrum import Spectrum
 from spex_proxy.store import codec
+from spex_proxy.wire.terms import words
 
 ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
 ANY_TEXT = st.text(st.characters(codec=None))  # lone surrogates included: JSON can spell them
@@ -220,6 +221,24 @@ def test_arrays_inside_packed_json_survive(array: np.ndarray[Any, Any]) -> None:
 def test_damaged_packed_json_says_so(spoil: Any) -> None:
     with pytest.raises(VerificationFailed, match="content of 7 is damaged"):
         codec.unpack_json(spoil(codec.pack_json({"a": list(range(50))})), "content of 7")
+
+
+@given(st.lists(ANY_TEXT | st.text('aAbB \\\n"_.é', max_size=30), min_size=1, max_size=3), st.data())
+def test_texts_that_say_a_word_are_never_passed_over(texts: list[str], data: st.DataObject) -> None:
+    blob = codec.pack_json({"messages": [{"text": text} for text in texts], "request": "{}"})
+    assert codec.message_texts(blob, "it") == texts
+    said = [word for text in texts for word in words(text)]
+    if said:
+        needles = data.draw(st.lists(st.sampled_from(said), max_size=2))
+        assert codec.message_texts(blob, "it", needles) == texts
+    if all(text.isascii() and "\\" not in text and text.isprintable() for text in texts):
+        assert codec.message_texts(blob, "it", ["zq"]) == []
+
+
+@pytest.mark.parametrize("blob", [b"XXXX", codec.pack_json({"a": 1}), codec.pack_json({"messages": [{}]})])
+def test_content_without_texts_is_damaged(blob: bytes) -> None:
+    with pytest.raises(VerificationFailed, match="content of 7 is damaged"):
+        codec.message_texts(blob, "content of 7")
 
 
 def test_what_json_can_not_hold_is_refused_when_it_is_written() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import zlib
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -153,6 +155,23 @@ def test_no_plan_reads_a_whole_table(engine: sa.Engine, two: object, given: dict
 def _no_scans(connection: Any, _record: object) -> None:
     connection.execute("SET enable_seqscan = off")
     connection.commit()
+
+
+def test_exchanges_of_one_microsecond_are_told_apart(engine: sa.Engine, make: Make) -> None:
+    """Numbers that collide within a batch, and with what is stored already."""
+    named = (f"{n:032x}" for n in range(10**6))
+    alike = list(itertools.islice((one for one in named if zlib.crc32(one.encode()) % 2048 == 7), 4))
+    made = [make.exchange(id=one, output_text=f"alike w{at}", received_at=NOON) for at, one in enumerate(alike)]
+    kept = [Kept(one, None, None, None, explain=False, why="sampled", explain_probability=0.5) for one in made]
+    with engine.begin() as conn:
+        assert save_captured(conn, kept[:2]) == set(alike[:2])
+        assert save_captured(conn, kept) == set(alike[2:])
+        assert len(set(conn.scalars(sa.select(texts.c.number)))) == 4
+    with reading(engine) as conn:
+        assert {row.exchange_id for row in list_exchanges(conn, "default", Query(text="alike")).rows} == set(alike)
+        for at, one in enumerate(alike):
+            (row,) = list_exchanges(conn, "default", Query(text=f"w{at}")).rows
+            assert row.exchange_id == one
 
 
 def test_words_die_with_their_content(engine: sa.Engine, make: Make) -> None:

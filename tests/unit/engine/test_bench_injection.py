@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.injection import __main__ as command
 from bench.injection import cases, methods, metrics, report
 from bench.injection.model import Memory, Model, NeverAsked, key_of, prompt_of
 from bench.injection.packing import Packed, Prompt, pack
@@ -143,6 +144,17 @@ def test_memory_answers_without_a_model_and_says_when_it_cannot(tmp_path: Path) 
     key = key_of("generate", (1, 2), 4)
     path.write_text(f'["{key}", {{"ids": [7], "text": "x"}}]\n["cut off')
     assert Model(None, Memory(path)).generate([(1, 2)], 4) == [((7,), "x")]
+
+
+def test_a_case_that_was_measured_is_not_measured_again(tmp_path: Path) -> None:
+    """But one that lacks a method is: a run was stopped, or a method is new."""
+    file = tmp_path / "cells.jsonl"
+    assert command.measured(file, ["a", "b"]) == {}
+    whole = [{"case": "split/1", "method": name, "recall": 1.0} for name in ("a", "b", "c")]
+    command.keep(file, whole)
+    command.keep(file, [{"case": "split/2", "method": "a", "recall": 0.5}])
+    assert command.measured(file, ["a", "b"]) == {"split/1": whole[:2]}
+    assert command.measured(file, ["a"]).keys() == {"split/1", "split/2"}
 
 
 @pytest.mark.parametrize(("count", "said"), [(1, "1 cases: too few to tell"), (10, "10 cases")])

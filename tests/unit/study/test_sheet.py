@@ -13,7 +13,8 @@ from spex_proxy.engine.walsh import all_masks, predict
 from spex_proxy.facts.evidence import Evidence
 from spex_proxy.facts.exchange import Message
 from spex_proxy.facts.explanation import Fidelity
-from spex_proxy.study.sheet import Sheet, make_sheet, typical_error, unexplained
+from spex_proxy.study.painted import unexplained
+from spex_proxy.study.sheet import Sheet, make_sheet, typical_error
 from tests.unit.examples import MESSAGES, SPECTRUM, a_game, an_exchange, an_explanation
 
 
