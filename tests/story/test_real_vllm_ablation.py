@@ -6,6 +6,7 @@ The server computes in float32 here, so that both can be compared to a thousandt
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import math
 from collections.abc import Iterator
@@ -82,10 +83,11 @@ def plain(url: str, salt: str) -> list[float]:
     return values(post(f"{url}/v1/spex/score", body))[0]
 
 
-def by_transformers(masks: np.ndarray, rescale: bool) -> list[list[float]]:
-    """One forward pass a mask, heads zeroed where they enter the output projection."""
+@functools.cache
+def hooked() -> tuple[Any, dict[int, Any]]:
+    """transformers' model, and for each layer the factors of its heads where they enter the output projection."""
     model = transformers.AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    factors = {}
+    factors: dict[int, Any] = {}
 
     def hook(layer: int) -> Any:
         def ablate(_: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -96,6 +98,12 @@ def by_transformers(masks: np.ndarray, rescale: bool) -> list[list[float]]:
 
     for layer in range(*LAYERS):
         model.model.layers[layer].self_attn.o_proj.register_forward_pre_hook(hook(layer))
+    return model, factors
+
+
+def by_transformers(masks: np.ndarray, rescale: bool) -> list[list[float]]:
+    """One forward pass a mask."""
+    model, factors = hooked()
     found = []
     for mask in masks.reshape(len(masks), -1, HEADS):
         for layer, kept in zip(range(*LAYERS), mask, strict=True):
