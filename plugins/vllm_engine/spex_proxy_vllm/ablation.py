@@ -66,22 +66,26 @@ def refusal(config: Any) -> str | None:
 
 
 def parts(model: Any, config: Any) -> tuple[list[Any], int]:
-    """The projections behind the heads, layer by layer, and how many query heads there are."""
-    found: dict[int, Any] = {}
+    """The projections behind the heads, layer by layer, and how many query heads there are.
+
+    No projection where it is uncertain which ones they are: a vision tower has layers too.
+    """
+    wanted = int(config.model_config.hf_text_config.num_hidden_layers)
+    stacks: dict[str, dict[int, Any]] = {}
     for path, module in model.named_modules():
-        *_, owner, name = ["", "", *path.split(".")]
-        number = re.search(r"\.(\d+)\.", path)
-        if number and name in JOINING and owner in ATTENTION:
-            found[int(number[1])] = module
-    return [found[at] for at in sorted(found)], int(config.model_config.hf_text_config.num_attention_heads)
+        at = re.fullmatch(rf"(.*?)\.(\d+)\.(?:{'|'.join(ATTENTION)})\.(?:{'|'.join(JOINING)})", path)
+        if at:
+            stacks.setdefault(at[1], {})[int(at[2])] = module
+    fitting = [stack for stack in stacks.values() if sorted(stack) == list(range(wanted))]
+    found = [fitting[0][number] for number in range(wanted)] if len(fitting) == 1 else []
+    return found, int(config.model_config.hf_text_config.num_attention_heads)
 
 
 def uncertain(model: Any, config: Any) -> str | None:
     """Why it is unknown where this model's heads are; None if it is known."""
     joining, n_heads = parts(model, config)
-    layers = int(config.model_config.hf_text_config.num_hidden_layers)
-    if len(joining) != layers:
-        return f"{len(joining)} of {layers} layers have a projection behind their heads under a known name"
+    if not joining:
+        return "this model has no one stack of layers with a projection behind its heads under a known name"
     if any(int(getattr(each, "input_size", 0)) % n_heads or not getattr(each, "input_size", 0) for each in joining):
         return f"{n_heads} heads don't divide what the projections take"
     return None

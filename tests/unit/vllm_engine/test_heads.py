@@ -142,8 +142,9 @@ def worker(given: Any, made: Any, batch: list[tuple[str, int, Any]]) -> Any:
         (config(eager=False), model(), "needs eager mode: start vLLM with --enforce-eager"),
         (config(v2=True), model(), "VLLM_USE_V2_MODEL_RUNNER=0"),
         (config(tensor_parallel_size=2), model(), "one device"),
-        (config(), model(layers=2), "2 of 3 layers"),
-        (config(), model(name="fused"), "0 of 3 layers"),
+        (config(), model(layers=2), "no one stack"),
+        (config(), model(name="fused"), "no one stack"),
+        (config(), torch.nn.ModuleDict({"language": model(), "vision": model()}), "no one stack"),
         (config(), model(size=6), "4 heads don't divide"),
     ],
 )
@@ -159,6 +160,7 @@ def extra(asked: AskedHeads, number: int, **changes: Any) -> dict[str, Any]:
 
 def test_only_the_rows_of_requests_that_know_the_secret_are_touched() -> None:
     asked, made = read_heads(body(), READY), model()
+    made.vision = model(layers=2)
     step = [
         ("production", 2, None),
         ("one", 1, extra(asked, 1)),
