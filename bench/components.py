@@ -15,8 +15,9 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,8 @@ LISTS_OF_ALL = 2
 """Where all layers are ablated none is spared, and a mask costs most."""
 BUDGETS = (256, 512, 1000, 2000)
 TESTS = 300
-"""Uniform masks that nobody fits."""
+"""Uniform masks that nobody fits. A smaller budget is tested on those of the larger ones too: 300 alone leave R2
+uncertain by some .03 where it is .4."""
 TEST_SEED = 977
 METHODS = ("stack", "lasso", "spex")
 LASSO = "order1"
@@ -135,21 +137,31 @@ def known(path: Path) -> tuple[dict[bytes, float], int]:
         return {row.tobytes(): float(value) for row, value in pairs}, int(data["n_players"])
 
 
+def unseen(n_players: int, budget: int, values: Container[bytes]) -> Masks:
+    """The test masks, and what was measured of the uniform ones beyond a budget, (t, n): no fit of it saw them."""
+    beyond = plan(n_players, "stack", max(BUDGETS))[budget:]
+    return np.concatenate([tests(n_players), *(mask[None] for mask in beyond if np.packbits(mask).tobytes() in values)])
+
+
 def fitted(path: Path, group: str) -> list[dict[str, object]]:
-    """R2 of each method and budget on the test masks. A cell that lacks its masks, or can't be fitted, says so."""
+    """R2 of each method and budget on unseen masks. A cell that lacks its masks, or can't be fitted, says so."""
     values, n = known(path)
 
     def of(masks: Masks) -> NDArray[np.float64]:
         return np.asarray([values[row.tobytes()] for row in np.packbits(masks, axis=1)])
 
-    held_out, cells = tests(n), []
+    cells = []
     for budget in BUDGETS:
+        held_out = unseen(n, budget, values)
+        wanted, said = of(held_out), dict[str, NDArray[np.float64]]()
         for method in METHODS:
             cell: dict[str, object] = {"group": group, "players": n, "masks": budget, "method": method}
             try:
                 masks = plan(n, method, budget)
-                found = spectrum(method, budget, rows(masks, of(masks)))
-                cell["r2"] = fidelity.r_squared(of(held_out), walsh.predict(found, held_out))
+                said[method] = walsh.predict(spectrum(method, budget, rows(masks, of(masks))), held_out)
+                cell |= {"r2": fidelity.r_squared(wanted, said[method]), "tests": len(held_out)}
+                if method != "stack" and "stack" in said:
+                    cell["lead"], cell["within"] = ahead(wanted, said["stack"], said[method])
             except KeyError:
                 cell["failed"] = "not measured"
             except BadEvidence as error:
@@ -160,23 +172,34 @@ def fitted(path: Path, group: str) -> list[dict[str, object]]:
     return cells
 
 
-def report(cells: Sequence[dict[str, object]]) -> str:
+def ahead(values: NDArray[np.float64], one: NDArray[np.float64], other: NDArray[np.float64]) -> tuple[float, float]:
+    """R2 of one's predictions less that of the other's, and half its 95% interval: paired over masks, all (t,)."""
+    gains = ((values - other) ** 2 - (values - one) ** 2) / float(values.var())
+    return float(gains.mean()), 1.96 * float(gains.std(ddof=1)) / float(np.sqrt(len(gains)))
+
+
+def report(cells: Sequence[dict[str, Any]]) -> str:
     """A line for each group and budget."""
     by_key = {(cell["group"], cell["masks"], cell["method"]): cell for cell in cells}
-    lines, behind = [], []
+    lines, gained = [], []
     for group, masks in dict.fromkeys((cell["group"], cell["masks"]) for cell in cells):
-        some = [by_key[group, masks, method] for method in METHODS]
-        shown = [f"{cell['r2']:.3f}" if "r2" in cell else "–" for cell in some]
-        lines.append([f"layers {group}, {masks:,} masks", str(some[0]["players"]), *shown])
-        if "r2" in some[0] and "r2" in some[1]:
-            behind.append((float(str(some[1]["r2"])) - float(str(some[0]["r2"])), f"{group}, {masks}"))
-    worst = max(behind)
-    met = "met" if worst[0] <= MOST_BEHIND else "missed"
-    said = f"stack is behind lasso by {worst[0]:.4f} at most ({worst[1]}); {MOST_BEHIND} is allowed: {met}"
+        some = {method: by_key[group, masks, method] for method in METHODS}
+        shown = [f"{cell['r2']:.3f}" if "r2" in cell else "–" for cell in some.values()]
+        lasso = some["lasso"]
+        gain = f"{lasso['lead']:+.3f} ± {lasso['within']:.3f}" if "lead" in lasso else "–"
+        tested = str(lasso.get("tests", "–"))
+        lines.append([f"layers {group}, {masks:,} masks", str(lasso["players"]), *shown, gain, tested])
+        if "lead" in lasso:
+            gained.append((float(lasso["lead"]), f"{group}, {masks}"))
+    worst = min(gained)
+    met = "met" if -worst[0] <= MOST_BEHIND else "missed"
+    said = f"stack - lasso is {worst[0]:+.4f} at least ({worst[1]}); -{MOST_BEHIND} is allowed: {met}"
     failed = sorted(
         {f"{cell['group']}, {cell['masks']}, {cell['method']}: {cell['failed']}" for cell in cells if "failed" in cell}
     )
-    return "\n".join([markdown(["heads of", "players", *METHODS], lines), "", said, *failed])
+    return "\n".join(
+        [markdown(["heads of", "players", *METHODS, "stack - lasso", "tested on"], lines), "", said, *failed]
+    )
 
 
 def main(given: Sequence[str]) -> None:

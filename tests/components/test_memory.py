@@ -34,7 +34,7 @@ def test_the_batch_is_halved_until_it_fits(error: Exception) -> None:
     with tiny.playing() as game:
         expected = game.measure(many).readings
     model, tried = limited(tiny.llama(), 3, error)
-    with tiny.playing(model) as game:
+    with tiny.playing(model, tokens=2048) as game:
         tried.clear()
         found = game.measure(many)
         np.testing.assert_allclose(found.readings, expected, rtol=1e-4, atol=1e-4)

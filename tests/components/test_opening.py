@@ -15,6 +15,7 @@ import torch
 from spex_proxy.plug.kinds import GameMaker, OpenGame
 from spex_proxy.plug.load import Plugins
 from spex_proxy_components.maker import Components
+from spex_proxy_components.settings import Wanted
 from tests.components import tiny
 
 TEMPLATE = (
@@ -156,3 +157,9 @@ def doubled(said: Any) -> Any:
     """What a model does that caps or scales its logits at the end."""
     said.logits = torch.tanh(said.logits / 3) * 3
     return said
+
+
+def test_more_tokens_go_through_a_gpu_at_once_unless_the_file_says_how_many() -> None:
+    asked: dict[str, Any] = {"model": "m", "questions": [{"prompt": "a", "answer": "b"}]}
+    given: list[dict[str, Any]] = [{}, {"device": "cuda:1"}, {"device_map": "auto"}, {"device": "cuda", "tokens": 7}]
+    assert [Wanted.of(asked | each).tokens for each in given] == [512, 2048, 2048, 7]

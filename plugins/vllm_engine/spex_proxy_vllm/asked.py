@@ -55,6 +55,14 @@ class Asked:
         ids: list[int] = self.ids[keep].tolist()
         return ids
 
+    def alone(self, number: int) -> Asked:
+        """What the engine is asked for mask `number`."""
+        return self
+
+    def extra(self) -> dict[str, Any] | None:
+        """What goes to the engine's worker with each prompt."""
+        return None
+
 
 FIELDS = (
     "model", "ids", "segments", "masks", "count", "output_ids", "priority", "cache_salt", "in_flight", "warm",
@@ -63,31 +71,37 @@ FIELDS = (
 
 def read(body: bytes) -> Asked:
     """Raises BadRequest, naming the field."""
+    data = fields_of(body, FIELDS)
+    ids = token_ids(data, "ids")
+    segments = _segments(data["segments"], len(ids))
+    count = number(data, "count", 1, MOST_MASKS)
+    return Asked(
+        model=text(data, "model", 1 << 12),
+        ids=np.asarray(ids, dtype=np.int64),
+        segments=segments,
+        masks=masks(data["masks"], count, len(segments)),
+        output_ids=token_ids(data, "output_ids"),
+        priority=number(data, "priority", -(1 << 31), 1 << 31),
+        cache_salt=text(data, "cache_salt", MOST_SALT),
+        in_flight=number(data, "in_flight", 1, MOST_IN_FLIGHT),
+        warm=truth(data, "warm"),
+    )
+
+
+def fields_of(body: bytes, names: Sequence[str]) -> dict[str, Any]:
+    """A JSON object with just these fields. Raises BadRequest."""
     if len(body) > MOST_BYTES:
         raise BadRequest(f"the body has {len(body)} bytes, at most {MOST_BYTES} are taken")
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
         raise BadRequest("the body is not JSON") from None
-    if not isinstance(data, dict) or set(data) != set(FIELDS):
-        raise BadRequest(f"the body must be an object with the fields {', '.join(FIELDS)}, and no others")
-    ids = _ids(data, "ids")
-    segments = _segments(data["segments"], len(ids))
-    count = _number(data, "count", 1, MOST_MASKS)
-    return Asked(
-        model=_text(data, "model", 1 << 12),
-        ids=np.asarray(ids, dtype=np.int64),
-        segments=segments,
-        masks=_masks(data["masks"], count, len(segments)),
-        output_ids=_ids(data, "output_ids"),
-        priority=_number(data, "priority", -(1 << 31), 1 << 31),
-        cache_salt=_text(data, "cache_salt", MOST_SALT),
-        in_flight=_number(data, "in_flight", 1, MOST_IN_FLIGHT),
-        warm=_truth(data, "warm"),
-    )
+    if not isinstance(data, dict) or set(data) != set(names):
+        raise BadRequest(f"the body must be an object with the fields {', '.join(names)}, and no others")
+    return data
 
 
-def _ids(data: dict[str, Any], name: str) -> tuple[int, ...]:
+def token_ids(data: dict[str, Any], name: str) -> tuple[int, ...]:
     ids = data[name]
     if not isinstance(ids, list) or not ids or {*map(type, ids)} != {int} or min(ids) < 0 or max(ids) >= 1 << 31:
         raise BadRequest(f"{name} must be a list of token ids, at least one")
@@ -108,7 +122,7 @@ def _segments(ranges: Any, length: int) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _masks(packed: Any, count: int, segments: int) -> NDArray[np.bool_]:
+def masks(packed: Any, count: int, segments: int) -> NDArray[np.bool_]:
     """`count` rows of ceil(segments / 8) bytes, the first segment in the highest bit."""
     width = -(-segments // 8)
     try:
@@ -121,21 +135,21 @@ def _masks(packed: Any, count: int, segments: int) -> NDArray[np.bool_]:
     return np.unpackbits(rows, axis=1, count=segments).astype(np.bool_)
 
 
-def _number(data: dict[str, Any], name: str, least: int, most: int) -> int:
+def number(data: dict[str, Any], name: str, least: int, most: int) -> int:
     value = data[name]
     if type(value) is not int or not least <= value <= most:
         raise BadRequest(f"{name} must be a whole number from {least} to {most}")
     return value
 
 
-def _text(data: dict[str, Any], name: str, most: int) -> str:
+def text(data: dict[str, Any], name: str, most: int) -> str:
     value = data[name]
     if not isinstance(value, str) or not 0 < len(value) <= most:
         raise BadRequest(f"{name} must be a text of 1 to {most} characters")
     return value
 
 
-def _truth(data: dict[str, Any], name: str) -> bool:
+def truth(data: dict[str, Any], name: str) -> bool:
     value = data[name]
     if not isinstance(value, bool):
         raise BadRequest(f"{name} must be true or false")

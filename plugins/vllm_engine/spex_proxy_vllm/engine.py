@@ -40,7 +40,7 @@ class InProcess:
         try:
             stream = self._client.generate(
                 TokensPrompt(prompt_token_ids=ids, cache_salt=asked.cache_salt),
-                self._parameters(len(prompt), asked.output_ids, whole),
+                self._parameters(len(prompt), asked, whole),
                 f"spex-{uuid.uuid4().hex}",
                 lora_request=self._lora_request,
                 priority=asked.priority,
@@ -55,16 +55,17 @@ class InProcess:
         read = self._v2_rows if self._has_v2 else self._v1_rows
         return Answer(read(last, len(prompt), asked.output_ids, cached), len(ids), cached)
 
-    def _parameters(self, prompt: int, output_ids: tuple[int, ...], whole: bool) -> SamplingParams:
+    def _parameters(self, prompt: int, asked: Asked, whole: bool) -> SamplingParams:
         common: dict[str, Any] = {
             "max_tokens": 1,
             "temperature": 0,
             "detokenize": False,
             "skip_reading_prefix_cache": whole,
             "output_kind": RequestOutputKind.FINAL_ONLY,
+            "extra_args": asked.extra(),
         }
         if self._has_v2:
-            rows = [[token] for token in output_ids]
+            rows = [[token] for token in asked.output_ids]
             return SamplingParams(prompt_logprob_token_ids=rows, prompt_logprob_start=prompt - 1, **common)
         return SamplingParams(prompt_logprobs=0, flat_logprobs=True, **common)
 

@@ -1,6 +1,7 @@
 """The endpoint plugin: two routes under vLLM's own API key.
 
 POST /v1/spex/score   masks -> log-probabilities, streamed (asked.py, scoring.py)
+POST /v1/spex/ablate  masks of attention heads -> the same; off unless the server is started for it (ablating.py)
 GET  /v1/spex/load    which plugin this is, and the engine's load after its last step (board.py)
 """
 
@@ -15,12 +16,15 @@ from fastapi import APIRouter, FastAPI, Request
 from starlette.responses import JSONResponse, Response
 
 from spex_proxy_vllm import PROTOCOL, __version__
+from spex_proxy_vllm.ablating import prepared
 from spex_proxy_vllm.asked import Asked, BadRequest, check, read
 from spex_proxy_vllm.board import BOARD
+from spex_proxy_vllm.heads import Refused, read_heads
 from spex_proxy_vllm.scoring import Answer, Engine, lines
 
 STATE = "spex_engine_client"
 """Where the application keeps what the routes need."""
+ABLATION = "spex_ablation"
 
 
 class SpexPlugin:
@@ -32,11 +36,13 @@ class SpexPlugin:
     def attach_router(self, app: FastAPI) -> None:
         router = APIRouter()
         router.add_api_route("/v1/spex/score", score, methods=["POST"])
+        router.add_api_route("/v1/spex/ablate", ablate, methods=["POST"])
         router.add_api_route("/v1/spex/load", load, methods=["GET"])
         app.include_router(router)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         setattr(state, STATE, engine_client)
+        setattr(state, ABLATION, await prepared(engine_client))
 
 
 async def load(request: Request) -> Response:
@@ -46,11 +52,23 @@ async def load(request: Request) -> Response:
 
 
 async def score(request: Request) -> Response:
+    return await answer(request, read)
+
+
+async def ablate(request: Request) -> Response:
+    """Like `score`, with heads in place of segments; refused by a server that was not started for it."""
+    ready = getattr(request.app.state, ABLATION, Refused("this server has no engine"))
+    if isinstance(ready, Refused):
+        return _refused(400, ready.why)
+    return await answer(request, lambda body: read_heads(body, ready))
+
+
+async def answer(request: Request, reader: Callable[[bytes], Asked]) -> Response:
     client = getattr(request.app.state, STATE, None)
     if client is None:
         return _refused(503, "this server has no engine")
     try:
-        asked = read(await request.body())
+        asked = reader(await request.body())
         config = client.model_config
         check(asked, longest_prompt=config.max_model_len, vocabulary=config.get_vocab_size())
     except BadRequest as error:

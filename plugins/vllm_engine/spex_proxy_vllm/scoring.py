@@ -96,7 +96,7 @@ async def in_flight(
 
 async def score(number: int, asked: Asked, engine: Engine, *, whole: bool) -> dict[str, Any]:
     """One mask's line. Rows that the prefix cache swallowed are asked once more without it."""
-    prompt = asked.prompt(number)
+    prompt, asked = asked.prompt(number), asked.alone(number)
     prompt_tokens = cached_tokens = 0
     line: dict[str, Any] = {"mask": number}
     for without_cache in (True,) if whole else (False, True):
