@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import sqlite3
@@ -21,8 +22,9 @@ from tests.story.test_worker_port import counters
 pytestmark = [pytest.mark.real_vllm, pytest.mark.timeout(900)]
 
 ENOUGH_S = 500
+PLAYERS = 8
 WAITING = 250
-"""Masks that are in the engine at once: far more than one step of it takes."""
+"""Masks that are in the engine at once, no two alike (their bits count up): far more than one step of it takes."""
 STORY = "The lighthouse is old. Ada keeps it. She was born in Tolm. The sea is cold. Where was the keeper born?"
 
 
@@ -40,10 +42,13 @@ def chat(url: str, text: str, **more: Any) -> dict[str, Any]:
 def test_production_goes_before_masks_that_wait(vllm: str) -> None:
     """Its one token comes while most of what was asked before it is still unanswered; in the order of arrival it would
     have been the last."""
-    ids = [int(i) for i in np.random.Generator(np.random.PCG64(2)).integers(100, 20_000, 100)]
+    ids = np.random.Generator(np.random.PCG64(2)).integers(100, 20_000, 4 + 12 * PLAYERS)
     asked = body(
-        ids=ids, segments=[], masks="", count=WAITING, in_flight=WAITING, cache_salt="spex-priority", warm=False
-    )
+        ids=ids.tolist(),
+        segments=[[at, at + 12] for at in range(4, len(ids), 12)],
+        masks=base64.b64encode(bytes(range(WAITING))).decode("ascii"),
+        count=WAITING, in_flight=WAITING, cache_salt="spex-priority", warm=False,
+    )  # fmt: skip
     answered = 0
     with ThreadPoolExecutor(1) as production:
         with httpx.stream("POST", f"{vllm}/v1/spex/score", json=asked, trust_env=False, timeout=ENOUGH_S) as reply:
