@@ -45,7 +45,6 @@ NO_FILES = OwnAnswer(
 RELAY_FAULT = OwnAnswer(
     500, "Internal Server Error", "relay_fault", "spex_proxy failed to relay this request; its log says why."
 )
-STOPPING = OwnAnswer(503, "Service Unavailable", "stopping", "spex_proxy is being stopped.")
 TARGET = OwnAnswer(
     501, "Not Implemented", "target_not_relayed", "Only request targets that begin with a slash are relayed."
 )

@@ -24,7 +24,7 @@ KNOWN = ("model", "mode", "instruction", "examples", "documents", "questions", "
 MODES = ("examples", "documents")
 VERSION = "1"
 """Of how a prompt is put together."""
-PROBES = 256
+PROBES = 32
 """Questions to the server in one batch: what a crash may lose."""
 
 Mode = Literal["examples", "documents"]
