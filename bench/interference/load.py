@@ -79,7 +79,7 @@ class Line(asyncio.Protocol):
                 seen.first.append(now - self._sent_at)
             self._last = now
         self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
-        if self._tail == _LAST_CHUNK:
+        if self._last and self._tail == _LAST_CHUNK:  # a head may end like a last chunk: with a 0
             seen.whole.append(now - self._sent_at)
             self._load.ended(self)
 
