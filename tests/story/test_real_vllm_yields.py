@@ -1,9 +1,7 @@
-"""On a real vLLM: production goes before masks that wait, and a burst of it ends what we ask, which is asked again."""
+"""On a real vLLM: a burst of production ends what we ask, which is asked again."""
 
 from __future__ import annotations
 
-import base64
-import json
 import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -12,19 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 
 from tests.story.processes import Settings, free_port, running, wait_until
-from tests.story.test_real_vllm_scoring import MODEL, body, load
+from tests.story.test_real_vllm_scoring import MODEL, load
 from tests.story.test_worker_port import counters
 
 pytestmark = [pytest.mark.real_vllm, pytest.mark.timeout(900)]
 
 ENOUGH_S = 500
-PLAYERS = 8
-WAITING = 250
-"""Masks that are in the engine at once, no two alike (their bits count up): far more than one step of it takes."""
 STORY = "The lighthouse is old. Ada keeps it. She was born in Tolm. The sea is cold. Where was the keeper born?"
 
 
@@ -37,30 +31,6 @@ def chat(url: str, text: str, **more: Any) -> dict[str, Any]:
     reply.raise_for_status()
     told: dict[str, Any] = reply.json()
     return told
-
-
-def test_production_goes_before_masks_that_wait(vllm: str) -> None:
-    """Its one token comes while most of what was asked before it is still unanswered; in the order of arrival it would
-    have been the last."""
-    ids = np.random.Generator(np.random.PCG64(2)).integers(100, 20_000, 4 + 12 * PLAYERS)
-    asked = body(
-        ids=ids.tolist(),
-        segments=[[at, at + 12] for at in range(4, len(ids), 12)],
-        masks=base64.b64encode(bytes(range(WAITING))).decode("ascii"),
-        count=WAITING, in_flight=WAITING, cache_salt="spex-priority", warm=False,
-    )  # fmt: skip
-    answered = 0
-    with ThreadPoolExecutor(1) as production:
-        with httpx.stream("POST", f"{vllm}/v1/spex/score", json=asked, trust_env=False, timeout=ENOUGH_S) as reply:
-            lines = reply.iter_lines()
-            assert "value" in json.loads(next(lines))
-            asking = production.submit(chat, vllm, "Say yes.")
-            while not asking.done():
-                next(lines)
-                answered += 1
-        assert asking.result()["usage"]["completion_tokens"] == 1
-    assert answered < 0.8 * WAITING
-    wait_until(lambda: load(vllm)["own"] == 0, ENOUGH_S)
 
 
 def test_a_burst_ends_what_we_ask_and_nothing_is_lost(vllm: str, empty_store: Path, tmp_path: Path) -> None:
