@@ -15,7 +15,6 @@ The store is a callable, so this file knows nothing of SQL; so are telemetry and
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import queue
 import threading
@@ -23,16 +22,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped, TraceRef
 from spex_proxy.flows.acting import Noted
 from spex_proxy.flows.relay import Verdict
+from spex_proxy.flows.understand import Captured, Understanding
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.spool import Spool, Ticket
-from spex_proxy.wire import chat
 
-T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 
 _ITEM_OVERHEAD = 2048
@@ -42,23 +39,6 @@ _FAILURES_THAT_MEAN_DOWN = 3
 """One item that can't be saved spoils its batch; so many in a row mean that the store itself is down."""
 _STRIKES = 3
 """So many failures of an exchange from the spool, each while the store took others, mean that it is bad."""
-
-
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """One exchange, ready to be stored. Holds no headers: they may carry keys."""
-
-    exchange: Exchange
-    verdict: Verdict
-    request_body: bytes
-    """The client's bytes as they came."""
-    traceparent: str | None
-    """The caller's trace context, W3C, as it came."""
-    tracestate: str | None
-    trace: TraceRef | None = None
-    """The request's own span, once it has been made."""
-    noted: Noted = Noted()  # noqa: RUF009 - frozen
-    """Its flags, and which rules act upon it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +79,9 @@ class Intake:
     ) -> None:
         """`save` stores a batch and says what became of it, how often (flows.save.Saved)."""
         self._save = save
-        self._choose = choose
-        self._trace = trace
-        self._note = note
+        self._understanding = Understanding(choose, trace, note, counters, project)
         self._counters = counters
         self._limits = limits or IntakeLimits()
-        self._project = project
         self._spool = spool
         self._queue: queue.SimpleQueue[RawExchange | Ticket | None] = queue.SimpleQueue()
         # Each number has one writing thread, so no lock is needed, and the relay never waits for one: taken is
@@ -213,7 +190,7 @@ class Intake:
 
     def _drain(self) -> None:
         if self._spool is not None:
-            self._contained("replay", "start", self._replay)
+            self._understanding.contained("replay", "start", self._replay)
         is_last = False
         while not (is_last or self._abandoned.is_set()):
             items, is_last = self._next_batch()
@@ -248,11 +225,11 @@ class Intake:
     def _work_on(self, item: RawExchange | Ticket) -> _Work | None:
         """What is to be stored of it; None if nothing is, and then it is done with."""
         captured = None
-        raw = self._contained("spool", "unread", item.read) if isinstance(item, Ticket) else item
+        raw = self._understanding.contained("spool", "unread", item.read) if isinstance(item, Ticket) else item
         if raw is None:
             self._drop("spool_unreadable")
         else:
-            captured = self._capture(raw)
+            captured = self._understanding.capture(raw)
         if captured is None:
             self._finish(item)
             return None
@@ -266,42 +243,6 @@ class Intake:
         elif self._spool is not None:
             self._spool.done(item)
         self._done += 1
-
-    def _capture(self, raw: RawExchange) -> Captured | None:
-        """Understand one exchange, decide on it, and give it its span."""
-        request = raw.head.id
-        exchange = self._contained("parse", request, lambda: chat.parse(raw, self._project))
-        if exchange is None:
-            self._drop("fault")
-            return None
-        if isinstance(exchange, Skipped):
-            self._counters.add("skipped_exchanges", exchange.reason)
-            return None
-        # Without a verdict, or without a span, an exchange is still worth keeping.
-        understood = exchange
-        verdict = self._contained("choose", request, lambda: self._choose(raw, understood))
-        verdict = verdict or Verdict(False, "error", 0.0, raw.capture_probability)
-        if not verdict.is_kept:
-            self._counters.add("skipped_exchanges", "not_sampled")
-            return None
-        self._counters.add("captured_exchanges")
-        if exchange.obstacle is not None:
-            self._counters.add("unexplainable_exchanges", exchange.obstacle)
-        exchange = dataclasses.replace(exchange, capture_probability=verdict.capture_probability)
-        kept = exchange
-        noted = self._contained("flag", request, lambda: self._note(raw.head, kept)) or Noted()
-        captured = Captured(exchange, verdict, raw.request_body, *_trace_context(raw.head), noted=noted)
-        span = self._contained("trace", request, lambda: self._trace(captured))
-        return dataclasses.replace(captured, trace=span)
-
-    def _contained(self, place: str, request: str, work: Callable[[], T]) -> T | None:
-        """Do it; a bug (ours, or a plugin's) costs one exchange one thing, never the thread."""
-        try:
-            return work()
-        except Exception:  # noqa: BLE001 - see above
-            self._counters.add("faults", place)
-            _LOG.exception("request %s: %s failed; production was served", request, place)
-            return None
 
     def _store(self, batch: list[_Work]) -> None:
         """Save a batch; again after a while if the store fails; then one by one, so that one bad exchange does
@@ -378,11 +319,3 @@ class Intake:
 
 def _size(raw: RawExchange) -> int:
     return len(raw.request_body) + len(raw.response_body) + _ITEM_OVERHEAD
-
-
-def _trace_context(head: RequestHead) -> tuple[str | None, str | None]:
-    """The caller's traceparent and tracestate. W3C: tracestate may come in several lines, traceparent not."""
-    parents = [value for name, value in head.headers if name == b"traceparent"]
-    states = [value for name, value in head.headers if name == b"tracestate"]
-    parent = parents[0].decode("latin-1") if len(parents) == 1 else None
-    return parent, b",".join(states).decode("latin-1") if states and parent else None

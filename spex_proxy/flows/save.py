@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.flows.acting import Orders, has_room
-from spex_proxy.flows.intake import Captured
+from spex_proxy.flows.understand import Captured
 from spex_proxy.store import exchanges, flags, outbox
 
 Saved = Literal["known", "kept", "capped", "explain"]

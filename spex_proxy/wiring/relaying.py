@@ -13,10 +13,11 @@ from sqlalchemy import Engine, select
 from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.facts.rules import RuleBook
 from spex_proxy.flows.acting import Orders
-from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
+from spex_proxy.flows.intake import Intake, IntakeLimits
 from spex_proxy.flows.relay import Hold, Sampler, Watcher
 from spex_proxy.flows.rules.keep import RulesInForce
 from spex_proxy.flows.save import save_captured
+from spex_proxy.flows.understand import Captured
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports import link as link_
 from spex_proxy.ports.counters import Counters

@@ -19,9 +19,10 @@ from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.token_budget import UNLIMITED, TokenBudget
 from spex_proxy.flows.acting import Orders
 from spex_proxy.flows.explain import Parts
-from spex_proxy.flows.intake import Captured, Intake
+from spex_proxy.flows.intake import Intake
 from spex_proxy.flows.save import save_captured
 from spex_proxy.flows.transactions import write
+from spex_proxy.flows.understand import Captured
 from spex_proxy.flows.verify import verify
 from spex_proxy.flows.work import Report, Retries, run_job
 from spex_proxy.plug.load import Plugins

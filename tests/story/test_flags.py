@@ -16,13 +16,14 @@ from sqlalchemy import Engine, select, update
 from spex_proxy.facts.explanation import Explanation, Flag
 from spex_proxy.facts.rules import DEFAULT_RULE, Rule, RuleBook, When
 from spex_proxy.flows.acting import Orders
-from spex_proxy.flows.intake import Captured, Intake
+from spex_proxy.flows.intake import Intake
 from spex_proxy.flows.outside_flags import feedback_flag, flag_from_outside
 from spex_proxy.flows.relay import Callers, Sampler
 from spex_proxy.flows.rules.read import read_rules
 from spex_proxy.flows.save import save_captured
 from spex_proxy.flows.telling import tell
 from spex_proxy.flows.transactions import write
+from spex_proxy.flows.understand import Captured
 from spex_proxy.flows.work import Report, run_job
 from spex_proxy.plug.load import Plugins
 from spex_proxy.ports.counters import Counters

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped, TraceRef
-from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
+from spex_proxy.flows.intake import Intake, IntakeLimits
 from spex_proxy.flows.relay import Verdict
+from spex_proxy.flows.understand import Captured
 from spex_proxy.ports.counters import Counters
 from spex_proxy.wire.tap import Tap, TapBudget, TapLimits
 from tests.story.raw_client import ask, chat_request

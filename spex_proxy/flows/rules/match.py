@@ -17,11 +17,7 @@ SEARCHED_TEXTS = 64
 
 def may_fit(when: When, head: RequestHead, project: str) -> bool:
     """Whether a rule can still fit, going by the request's head alone."""
-    return (
-        _any(when.path, (head.path,))
-        and _any(when.project, (project,))
-        and all(_any(globs, _lines(head, name)) for name, globs in when.header)
-    )
+    return _fits_place(when, head.path, project) and all(_any(globs, _lines(head, name)) for name, globs in when.header)
 
 
 def fits(when: When, head: RequestHead, exchange: Exchange) -> bool:
@@ -67,7 +63,7 @@ def rate_by_path(book: RuleBook, path: str, project: str) -> float | None:
         when = rule.when
         if when.header:
             return None
-        if _any(when.path, (path,)) and _any(when.project, (project,)):
+        if _fits_place(when, path, project):
             rate = max(rate, rule.capture)
             if knows_head_only:
                 break
@@ -79,6 +75,10 @@ def rate_by_path(book: RuleBook, path: str, project: str) -> float | None:
 
 def _any(globs: Globs, values: Iterable[str]) -> bool:
     return not globs or any(fits_glob(glob, value) for value in values for glob in globs)
+
+
+def _fits_place(when: When, path: str, project: str) -> bool:
+    return _any(when.path, (path,)) and _any(when.project, (project,))
 
 
 def _lines(head: RequestHead, name: str) -> Iterator[str]:

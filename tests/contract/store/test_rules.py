@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from spex_proxy.facts.exchange import Exchange
 from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.rules import Rule, RuleBook, When
-from spex_proxy.flows.intake import Captured
 from spex_proxy.flows.relay import Verdict
 from spex_proxy.flows.save import Saved, save_captured
+from spex_proxy.flows.understand import Captured
 from spex_proxy.store import outbox, rules
 from spex_proxy.store.connect import open_store, reading
 from spex_proxy.store.tables import exchanges, rule_books, rule_uses

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 import pytest
 
 from spex_proxy.facts.exchange import Exchange, RawExchange, Skipped, TraceRef
-from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
+from spex_proxy.flows.intake import Intake, IntakeLimits
 from spex_proxy.flows.relay import Verdict
+from spex_proxy.flows.understand import Captured
 from spex_proxy.ports.counters import Counters
 from tests.unit.wire.exchanges import raw, reply, said
 

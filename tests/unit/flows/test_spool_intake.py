@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from spex_proxy.facts.exchange import RawExchange, Skipped
-from spex_proxy.flows.intake import Captured, Intake, IntakeLimits
+from spex_proxy.flows.intake import Intake, IntakeLimits
+from spex_proxy.flows.understand import Captured
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.spool import Spool, SpoolLimits
 from tests.story.upstream import eventually
