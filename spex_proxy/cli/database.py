@@ -50,6 +50,7 @@ def reindex(
                 if place is None:
                     break
     engine.dispose()
-    console.print(f"{changed} of {total} indexed", highlight=False)
+    rest = "nothing was missing" if not changed else "the rest was findable already"
+    console.print(f"{changed} of {total} indexed" + (f": {rest}" if changed < total else ""), highlight=False)
     if unreadable:
         console.print(f"{unreadable} can't be read, and were left as they are: spex-proxy verify says more")
