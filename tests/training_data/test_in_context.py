@@ -106,7 +106,7 @@ def test_rules_say_who_plays_and_what_it_costs() -> None:
         "parrot",
         "mean",
         "nats",
-        128,
+        16,
     )
     # everything kept: 3 + 3 + 3 + 2 + 1 words, 8 turns, the answer
     assert rules.cost == "2 prompts, at most 22 tokens each (43 in all with everything kept)"
