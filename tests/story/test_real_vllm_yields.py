@@ -1,17 +1,21 @@
-"""On a real vLLM: a burst of production ends what we ask, which is asked again."""
+"""On a real vLLM: a burst of production ends what we ask, which is asked again; and production goes first."""
 
 from __future__ import annotations
 
 import shutil
 import sqlite3
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
+from spex_proxy.facts.evidence import Probe
+from spex_proxy.wire.engine import Layout, score_body
 from tests.story.processes import Settings, free_port, running, wait_until
 from tests.story.test_real_vllm_scoring import MODEL, load
 from tests.story.test_worker_port import counters
@@ -60,3 +64,45 @@ def test_a_burst_ends_what_we_ask_and_nothing_is_lost(vllm: str, empty_store: Pa
     ((masks,),) = rows("SELECT sum(n_masks) FROM evidence_blocks")
     assert masks >= 32
     assert rows("SELECT count(*) FROM explanations") == [(1,)]
+
+
+MASKS, SEGMENTS, SEGMENT = 24, 16, 80
+"""Prompts of 640 tokens on average: three or four fill a step of the engine, so that most of them wait."""
+
+
+def answered_before_production(vllm: str, priority: int) -> int:
+    """Masks that are answered between a production request's coming, behind a queue of them, and its answer."""
+    rng = np.random.default_rng(3)
+    ids = rng.integers(100, 20_000, (SEGMENTS, SEGMENT))
+    probes = [Probe(tuple(ids[mask].ravel().tolist()), (300,), "") for mask in rng.random((MASKS, SEGMENTS)) < 0.5]
+    ends = range(0, ids.size, SEGMENT)
+    layout = Layout(tuple(ids.ravel().tolist()), tuple((at, at + SEGMENT) for at in ends))
+    salt = f"spex-first-{priority}"
+    asked = score_body(MODEL, layout, probes, priority=priority, cache_salt=salt, in_flight=MASKS, warm=False)
+    answered: list[str] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        with httpx.stream("POST", f"{vllm}/v1/spex/score", json=asked, trust_env=False, timeout=ENOUGH_S) as reply:
+            reply.raise_for_status()
+            for line in reply.iter_lines():
+                answered.append(line)
+                if done.is_set():
+                    return
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    wait_until(lambda: load(vllm)["engines"][0]["waiting"] > MASKS / 2, ENOUGH_S, 0.02)
+    before = len(answered)
+    chat(vllm, "Say hello.")
+    found = len(answered) - before
+    done.set()
+    asking.join()
+    return found
+
+
+def test_production_goes_first_though_it_came_last(vllm: str) -> None:
+    """At our priority it waits for what is being computed; at its own it would wait for the whole queue."""
+    behind, control = answered_before_production(vllm, 100), answered_before_production(vllm, 0)
+    assert control > MASKS / 2
+    assert behind < control / 2

@@ -293,7 +293,7 @@ def test_a_message_that_was_left_out_has_no_players() -> None:
         None,
         iter([TextRange(0, 0, 1)]),
     ],
-    ids=str,
+    ids=lambda given: "an iterator" if hasattr(given, "__next__") else str(given),
 )
 def test_a_segmenter_that_breaks_its_contract_is_named(ranges: Any) -> None:
     tokens = laid_out("<abc|abc>", [(0, 1), (1, 4), (5, 8)], MessagePlace(1, 4), MessagePlace(5, 8))
