@@ -29,6 +29,7 @@ import uvloop
 
 from spex_proxy_vllm import PROTOCOL
 from spex_proxy_vllm.asked import Asked, read
+from spex_proxy_vllm.presence import Presence
 from spex_proxy_vllm.scoring import Answer, lines
 
 STEP_S = 0.004
@@ -71,10 +72,33 @@ class Work:
 
 
 @dataclass(slots=True)
+class Stamps:
+    """When masked queries came and ended, for bench.yielding: (what, number of the query, monotonic seconds)."""
+
+    hold_s: float = 0.0
+    """How long a stream waits before the engine hears of it."""
+    events: list[tuple[str, int, float]] = field(default_factory=list)
+    _queries: int = 0
+
+    @contextlib.contextmanager
+    def query(self) -> Iterator[None]:
+        self._queries += 1
+        number, how = self._queries, "closed"
+        self.events.append(("asked", number, time.monotonic()))
+        try:
+            yield
+            how = "answered"
+        finally:
+            self.events.append((how, number, time.monotonic()))
+
+
+@dataclass(slots=True)
 class Engine:
     """The steps. `prompt_tokens` counts what was read for requests that came to their first token, as vLLM does."""
 
     by_priority: bool
+    stamps: Stamps
+    production: Presence = field(default_factory=Presence)
     waiting: list[Work] = field(default_factory=list)
     running: list[Work] = field(default_factory=list)
     prompt_tokens: int = 0
@@ -94,7 +118,7 @@ class Engine:
             "engine": 0, "step": self.steps, "running": len(self.running), "waiting": len(self.waiting),
             "kv_usage": 0.1, "age_s": round(time.monotonic() - self._stepped_at, 3),
         }  # fmt: skip
-        return {"own": len(ours), "engines": [engine]}
+        return {"own": len(ours), "engines": [engine], "yields": True}
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -143,11 +167,12 @@ class Engine:
         """For our plugin's own code."""
         work = self.add(Work(len(prompt) + len(asked.output_ids), 0, asked.priority, done=asyncio.Event()))
         size = work.prompt
-        try:
-            assert work.done is not None
-            await work.done.wait()
-        finally:
-            work.is_gone = True
+        with self.stamps.query():
+            try:
+                assert work.done is not None
+                await work.done.wait()
+            finally:
+                work.is_gone = True
         value = -2.0 - float(np.sum(np.asarray(prompt) % 97)) / (97 * len(asked.ids))
         return Answer(np.full(len(asked.output_ids), value, dtype=np.float32), size, 0)
 
@@ -179,32 +204,11 @@ def rendered(body: dict[str, Any]) -> str:
     return "".join(f"<{m['role']}> {m['content']}\n" for m in body["messages"]) + "<assistant>"
 
 
-@dataclass(slots=True)
-class Stamps:
-    """When masked queries came and ended, for bench.yielding: (what, number of the query, monotonic seconds)."""
-
-    hold_s: float = 0.0
-    """How long a stream waits before the engine hears of it."""
-    events: list[tuple[str, int, float]] = field(default_factory=list)
-    _queries: int = 0
-
-    @contextlib.contextmanager
-    def query(self) -> Iterator[None]:
-        self._queries += 1
-        number, how = self._queries, "closed"
-        self.events.append(("asked", number, time.monotonic()))
-        try:
-            yield
-            how = "answered"
-        finally:
-            self.events.append((how, number, time.monotonic()))
-
-
 class Connection(asyncio.Protocol):
     """Answers one request after the other."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, stamps: Stamps) -> None:
-        self._engine, self._tokenizer, self._stamps = engine, tokenizer, stamps
+    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
+        self._engine, self._tokenizer, self._stamps = engine, tokenizer, engine.stamps
         self._held = b""
         self._work: Work | None = None
         self._task: asyncio.Task[None] | None = None
@@ -216,6 +220,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         if self._work is not None:
             self._work.is_gone = True
+            self._ended()
         if self._task is not None:
             self._task.cancel()
 
@@ -233,7 +238,11 @@ class Connection(asyncio.Protocol):
     def say(self, data: bytes, *, is_last: bool) -> None:
         self._transport.write(data)
         if is_last:
-            self._work = None
+            self._ended()
+
+    def _ended(self) -> None:
+        self._work = None
+        self._engine.production.went()
 
     def _answer(self, path: str, raw: bytes) -> None:
         if path == "/v1/spex/score":
@@ -244,6 +253,7 @@ class Connection(asyncio.Protocol):
         if path == "/v1/chat/completions" and body.get("stream"):
             self._transport.write(_STREAM_HEAD)
             size = len(self._tokenizer.pieces(rendered(body)))
+            self._engine.production.came()
             self._work = Work(size, int(body.get("max_tokens", 16)), int(body.get("priority", 0)), self)
             asyncio.get_running_loop().call_later(self._stamps.hold_s, self._engine.add, self._work)
             return
@@ -253,9 +263,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(head % (status, len(said)) + said)
 
     async def _score(self, raw: bytes) -> None:
-        with self._stamps.query():
-            async for line in lines(read(raw), self._engine):
-                self._transport.write(chunk(line))
+        async for line in lines(read(raw), self._engine, self._engine.production):
+            self._transport.write(chunk(line))
         self._transport.write(b"0\r\n\r\n")
 
     def _plain(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
@@ -300,9 +309,9 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(port: int, *, by_priority: bool, hold_s: float) -> None:
-    engine, tokenizer, stamps = Engine(by_priority), Tokenizer(), Stamps(hold_s)
+    engine, tokenizer = Engine(by_priority, Stamps(hold_s)), Tokenizer()
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(engine, tokenizer, stamps), "127.0.0.1", port)
+    server = await loop.create_server(lambda: Connection(engine, tokenizer), "127.0.0.1", port)
     async with server:
         await engine.run()
 

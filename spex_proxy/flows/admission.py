@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 from spex_proxy.facts.evidence import Probe
 from spex_proxy.facts.token_budget import TokenBudget
 from spex_proxy.flows.table import Caller, Parts, Table
 from spex_proxy.flows.transactions import read
-from spex_proxy.ports.gate.gate import Kept, Turn
+from spex_proxy.ports.gate.gate import Kept, Leave, Question, Turn
 from spex_proxy.ports.scorers import Scored
 from spex_proxy.store import spending
 
@@ -25,17 +25,15 @@ def at_once(table: Table, parts: Parts) -> int:
     return min(most, parts.gate.at_once(len(table.tokens.prompt_ids)))
 
 
-async def admitted(
-    caller: Caller, probes: Sequence[Probe], parts: Parts, question: Callable[[], Awaitable[Scored]]
-) -> Scored | Kept:
+async def admitted(caller: Caller, probes: Sequence[Probe], parts: Parts, question: Question[Scored]) -> Scored | Kept:
     """Ask when there is room; Kept, after a while at most, if there is none."""
     if caller.scorer.manner == "elsewhere":
-        return await question()
+        return await question(Leave())
     if why := await _overspent(caller, parts):
         await asyncio.sleep(REST_S)
         return Kept(why)
     if parts.gate is None:
-        return await question()
+        return await question(Leave())
     tokens = sum(len(probe.prompt_ids) + len(probe.output_ids) for probe in probes)
     turn = Turn(tokens, len(probes), caller.scorer.manner, caller.server)
     return await parts.gate.ask(turn, question)

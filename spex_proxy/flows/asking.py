@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,8 +14,9 @@ from spex_proxy.facts.evidence import Probe
 from spex_proxy.flows.admission import admitted
 from spex_proxy.flows.table import Caller, Parts
 from spex_proxy.plug.kinds import Scores
-from spex_proxy.ports.gate.gate import Kept
+from spex_proxy.ports.gate.gate import Kept, Question
 from spex_proxy.ports.model_server import ModelServer
+from spex_proxy.ports.scorers import Scored
 from spex_proxy.wire.tokens import read_ids, read_rendered_ids
 
 Result = TypeVar("Result")
@@ -74,6 +74,9 @@ class ServerAsk:
         if not all(probe.prompt_ids and probe.output_ids for probe in probes):
             raise CannotExplain("a question without a prompt or without an answer can't be scored")
 
+    def _question(self, batch: Sequence[Probe]) -> Question[Scored]:
+        return lambda _: self._scorer.score(batch, {})
+
     async def _score(self, probes: Sequence[Probe]) -> Scores:
         """Batch by batch; what the server left out is asked again. Raises UpstreamBusy when it does not get on."""
         found: list[NDArray[np.float32] | None] = [None] * len(probes)
@@ -81,8 +84,7 @@ class ServerAsk:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
         while missing := [number for number, row in enumerate(found) if row is None][: self._scorer.batch_size]:
             batch = [probes[number] for number in missing]
-            question = partial(self._scorer.score, batch, {})
-            got = await admitted(self._caller, batch, self._parts, question)
+            got = await admitted(self._caller, batch, self._parts, self._question(batch))
             if isinstance(got, Kept):
                 if asyncio.get_running_loop().time() > deadline:
                     raise UpstreamBusy(f"kept out for {PATIENCE_S:.0f} s: {got.why}")

@@ -21,7 +21,7 @@ from spex_proxy.flows.probes import make_probes, probes_digest
 from spex_proxy.flows.table import Parts, Table
 from spex_proxy.plug import answers
 from spex_proxy.ports.counters import Counters
-from spex_proxy.ports.gate.gate import Gate, Kept
+from spex_proxy.ports.gate.gate import Kept, Leave
 from spex_proxy.ports.scorers import Scored, Scorer
 
 BUSY_TRIES = 4
@@ -75,7 +75,7 @@ async def answered(
     probes = make_probes(table.game, table.tokens, table.salt, parts.plugins, masks)
     keys = [(probe.digest, replicate) for probe, replicate in zip(probes, replicates.tolist(), strict=True)]
     asked = {key: probe for key, probe in zip(keys, probes, strict=True) if key not in known}
-    question = _Question(table.scorer, tuple(asked.values()), headers, parts.gate)
+    question = _Question(table.scorer, tuple(asked.values()), headers)
     if asked:
         try:
             kept = await admitted(table.caller, question.probes, parts, question.ask)
@@ -105,19 +105,18 @@ async def answered(
 class _Question:
     """One batch that is put to the scorer, and what has come of it whenever it ends."""
 
-    def __init__(self, scorer: Scorer, probes: Sequence[Probe], headers: Mapping[str, str], gate: Gate | None) -> None:
+    def __init__(self, scorer: Scorer, probes: Sequence[Probe], headers: Mapping[str, str]) -> None:
         self.probes = probes
         self.scored = Scored.of(probes)
         self.unanswered = Unanswered()
         self._scorer = scorer
         self._headers = headers
-        self._gate = gate
         self._is_open = False
         """Something was sent, and it is not known how it ended."""
 
-    async def ask(self) -> Scored:
+    async def ask(self, leave: Leave) -> Scored:
         """Again while the server is busy. Raises UpstreamBusy."""
-        self.scored.width = self._gate.width if self._gate else None
+        self.scored.width, self.scored.yields = leave.width, leave.yields
         for attempt in range(BUSY_TRIES):
             self._is_open = True
             try:
@@ -130,12 +129,13 @@ class _Question:
         raise AssertionError("unreachable: the loop returns or raises")
 
     def ended(self) -> Unanswered:
-        """Count what was sent and not answered; of all attempts so far."""
-        untold = [self.probes[number] for number in self.scored.untold] if self._is_open else []
-        if untold:
-            tokens = sum(len(probe.prompt_ids) + len(probe.output_ids) for probe in untold)
-            self.unanswered += Unanswered(1, len(untold), tokens * self._scorer.reads)
+        """Count what was sent and not answered, and what the server interrupted; of all attempts so far."""
+        untold = self.scored.untold if self._is_open else ()
+        if lost := [self.probes[number] for number in (*untold, *self.scored.interrupted)]:
+            tokens = sum(len(probe.prompt_ids) + len(probe.output_ids) for probe in lost)
+            self.unanswered += Unanswered(int(bool(untold)), len(lost), tokens * self._scorer.reads)
         self._is_open = False
+        self.scored.interrupted = []
         self.scored.untold = set(range(len(self.probes)))
         return self.unanswered
 

@@ -147,7 +147,7 @@ async def _spoken(
         return await speak(server, exchange.kind, body, parts.priority)
     turn = Turn((exchange.prompt_tokens or 0) + (exchange.output_tokens or 0), 1, "alone", server.base_url)
     while True:
-        said = await parts.gate.ask(turn, lambda: speak(server, exchange.kind, body, parts.priority))
+        said = await parts.gate.ask(turn, lambda _: speak(server, exchange.kind, body, parts.priority))
         if not isinstance(said, Kept):
             return said
         go_on(await write(parts.store, outbox.hold, job))

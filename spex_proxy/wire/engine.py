@@ -20,7 +20,7 @@ from spex_proxy.facts.errors import BadReply
 from spex_proxy.facts.evidence import LogProbs, Probe, Reading
 from spex_proxy.wire.scoring import LOWEST, ROUNDING, Usage
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The plugin's route tells its own; another number is another language."""
 
 
@@ -81,9 +81,11 @@ def kept(layout: Layout, ids: Sequence[int]) -> tuple[bool, ...] | None:
 
 
 def score_body(
-    model: str, layout: Layout, probes: Sequence[Probe], *, priority: int, cache_salt: str, in_flight: int, warm: bool
-) -> dict[str, Any]:
-    """One request for all `probes`, which have the same answer. Maskers that do more than leave out cost more bytes."""
+    model: str, layout: Layout, probes: Sequence[Probe], *, priority: int, cache_salt: str, in_flight: int, warm: bool,
+    yields: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """One request for all `probes`, which have the same answer. Maskers that do more than leave out cost more bytes.
+    `yields`: the server asks its engine only while no request of production is there."""
     ids: tuple[int, ...] = layout.ids
     segments = layout.segments
     rows: list[tuple[bool, ...]] = []
@@ -105,6 +107,7 @@ def score_body(
         "cache_salt": cache_salt,
         "in_flight": in_flight,
         "warm": warm,
+        "yields": yields,
     }
 
 
@@ -130,8 +133,15 @@ class Answered:
     usage: Usage
 
 
-def read_line(line: bytes, masks: int, k: int) -> Answered | int:
-    """A mask's answer, or, of the last line, how many there were. Raises BadReply."""
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """One mask made room for production in the middle; the server asks it again by itself."""
+
+    number: int
+
+
+def read_line(line: bytes, masks: int, k: int) -> Answered | Interrupted | int:
+    """A mask's answer, or that it was interrupted; of the last line, how many were answered. Raises BadReply."""
     try:
         data = json.loads(line)
     except (ValueError, RecursionError):
@@ -140,6 +150,8 @@ def read_line(line: bytes, masks: int, k: int) -> Answered | int:
         raise BadReply("/v1/spex/score sent a line that is not a JSON object")
     if set(data) == {"done"} and type(data["done"]) is int:
         return int(data["done"])
+    if set(data) == {"mask", "interrupted"} and data["mask"] in range(masks):
+        return Interrupted(int(data["mask"]))
     number, prompt, cached = (data.get(name) for name in ("mask", "prompt_tokens", "cached_tokens"))
     if type(number) is not int or not 0 <= number < masks or type(prompt) is not int or type(cached) is not int:
         raise BadReply("/v1/spex/score sent a line without a mask's number, or without its tokens")

@@ -5,6 +5,7 @@ The plugin's route is answered by the plugin's own code; only the engine under i
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -14,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from spex_proxy_vllm import PROTOCOL
 from spex_proxy_vllm.asked import Asked, read
+from spex_proxy_vllm.presence import Presence
 from spex_proxy_vllm.scoring import Answer, Failed, lines
 from tests.story.scripted_model import ScriptedModel
 from tests.story.upstream import HANG, RESET, Seen, Step, answer
@@ -35,12 +38,18 @@ class BackedModel(ScriptedModel):
         """The plugin's next answer stops after so many lines, and nothing more comes."""
         self.busy_masks: set[int] = set()
         """Numbers in the plugin's next request for which the engine has no room."""
+        self.yields = False
+        """The plugin makes room for production by itself."""
+        self.interrupted_masks: set[int] = set()
+        """Numbers of the plugin's questions to the engine in the middle of which production comes to it."""
         self.never = False
         """No row of the answer is ever computed."""
         self.prompt_tokens = self.cached_tokens = 0
         self._cache: dict[str, list[tuple[int, ...]]] = {}
         self._routes["/v1/spex/load"] = lambda _: (
-            (200, {"plugin": "0", "protocol": 1}) if "engine" in self.backends else (404, {"error": "Not Found"})
+            (200, {"plugin": "0", "protocol": PROTOCOL, "yields": self.yields})
+            if "engine" in self.backends
+            else (404, {"error": "Not Found"})
         )
 
     async def _respond(self, seen: Seen) -> Sequence[Step]:
@@ -63,18 +72,25 @@ class BackedModel(ScriptedModel):
         return (None if self.never or cached > len(ids) - k - 1 else rows), cached
 
     async def _score_in_engine(self, body: bytes) -> Sequence[Step]:
-        asked, model, prompts = read(body), self, iter(range(1 << 20))
+        asked, model, prompts, production = read(body), self, iter(range(1 << 20)), Presence()
         busy, self.busy_masks = self.busy_masks, set()
+        interrupted, self.interrupted_masks = self.interrupted_masks, set()
 
         class Engine:
             async def ask(self, prompt: list[int], asked: Asked, *, whole: bool) -> Answer:
-                if next(prompts) in busy:
+                number = next(prompts)
+                if number in interrupted:
+                    model.prompt_tokens += len(prompt) + len(asked.output_ids)  # read, and told to nobody
+                    production.came()
+                    asyncio.get_running_loop().call_later(0.02, production.went)
+                    await asyncio.Event().wait()
+                if number in busy:
                     raise Failed("the queue is full", again=True)
                 ids = [*prompt, *asked.output_ids]
                 rows, cached = model.one(ids, len(asked.output_ids), asked.cache_salt, whole=whole)
                 return Answer(None if rows is None else np.asarray(rows, dtype=np.float32), len(ids), cached)
 
-        told = [line async for line in lines(asked, Engine())]
+        told = [line async for line in lines(asked, Engine(), production)]
         whole = answer(b"".join(told))
         cut, self.cuts_after = self.cuts_after, None
         hang, self.hangs_after = self.hangs_after, None

@@ -179,6 +179,29 @@ def test_what_was_answered_before_production_came_is_kept_and_the_rest_is_counte
         desk.close()
 
 
+def test_a_server_that_makes_room_by_itself_keeps_the_batch_and_tells_what_it_ended(
+    store: Engine, board: Board, production: tuple[Upstream, Proxy]
+) -> None:
+    with BackedModel(GAME, backends=["engine"]) as model:
+        model.yields = True
+        model.interrupted_masks = {3, 7}
+        desk = Desk(model.url, store, scorer="engine", gate=Gate(board.read))
+        exchange = desk.ask(FIVE)
+        with explaining(desk) as ends:
+            pass
+        found = ends[0].explanation
+        assert found is not None
+        assert desk.gate is not None
+        assert (desk.gate.counts["asked"], desk.gate.counts["aborted"]) == (2, 0)
+        lost = found.how["unanswered"]
+        assert (lost["batches"], lost["masks"]) == (0, desk.counted("unanswered_masks"))
+        assert lost["masks"] >= 2  # those beside which production came, and what ran with them
+        assert 0 < model.prompt_tokens - found.cost.prompt_tokens <= lost["most_tokens"]
+        assert (found.cost.masks, found.fidelity.r2) == (MASKS, pytest.approx(1.0))
+        assert desk.jobs(exchange)[0].state == "done"
+        desk.close()
+
+
 def test_a_job_that_waits_can_be_cancelled(
     model: ScriptedModel, store: Engine, board: Board, production: tuple[Upstream, Proxy]
 ) -> None:

@@ -78,7 +78,7 @@ def plain(url: str, salt: str) -> list[float]:
     """Nothing ablated, by the plugin's other route."""
     body = {
         "model": "smollm2", "ids": IDS, "output_ids": ANSWER, "segments": [], "masks": "", "count": 1, "priority": 0,
-        "cache_salt": salt, "in_flight": 1, "warm": False,
+        "cache_salt": salt, "in_flight": 1, "warm": False, "yields": False,
     }  # fmt: skip
     return values(post(f"{url}/v1/spex/score", body))[0]
 

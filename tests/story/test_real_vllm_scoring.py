@@ -157,7 +157,7 @@ async def test_regenerate_asks_the_chat_route_and_counts_what_comes_again(vllm: 
 
 
 def body(**changes: Any) -> dict[str, Any]:
-    made = score_body(MODEL, LAYOUT, PROBES, priority=100, cache_salt="spex-test", in_flight=2, warm=True)
+    made = score_body(MODEL, LAYOUT, PROBES, priority=100, cache_salt="spex-test", in_flight=2, warm=True, yields=False)
     return made | changes
 
 
@@ -197,7 +197,7 @@ def test_a_client_that_leaves_frees_the_engine(vllm: str) -> None:
 
 def test_the_load_of_every_step_is_told(vllm: str) -> None:
     before = load(vllm)
-    assert before["protocol"] == 1
+    assert (before["protocol"], before["yields"]) == (2, True)
     assert before["runner"] == "v1"  # there is no GPU here
     httpx.post(f"{vllm}/v1/spex/score", json=body(), trust_env=False, timeout=ENOUGH_S).raise_for_status()
     (engine,) = load(vllm)["engines"]

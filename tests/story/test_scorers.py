@@ -15,7 +15,7 @@ from spex_proxy.flows import batch as batch_flow
 from spex_proxy.flows.work import Retries
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers.choose import Scorers
-from spex_proxy.wire.engine import Layout
+from spex_proxy.wire.engine import PROTOCOL, Layout
 from tests.story.explaining import RECIPE, Desk, question, sentences
 from tests.story.scripted_backends import BackedModel
 from tests.story.scripted_model import ANSWER, NAME, SERVER, planted
@@ -177,11 +177,11 @@ async def test_the_cheapest_that_the_server_can_do(model: BackedModel, backends:
 
 async def test_a_plugin_that_speaks_another_protocol_is_not_asked(model: BackedModel) -> None:
     model.backends = {"engine"}
-    model._routes["/v1/spex/load"] = lambda _: (200, {"protocol": 2})
+    model._routes["/v1/spex/load"] = lambda _: (200, {"protocol": PROTOCOL + 1})
     async with ModelServer(model.url) as server:
         choice = await Scorers(server, "auto", 100).choice(INFO)
     assert choice.name == "completions"
-    assert "the plugin speaks protocol 2, this is 1" in choice.why
+    assert f"the plugin speaks protocol {PROTOCOL + 1}, this is {PROTOCOL}" in choice.why
 
 
 async def test_what_is_set_is_taken_whatever_the_server_can_do(model: BackedModel) -> None:

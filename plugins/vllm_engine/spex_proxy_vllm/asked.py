@@ -42,6 +42,8 @@ class Asked:
     """Most masks that the engine holds at once."""
     warm: bool
     """True: the first mask is answered before the second is asked, so that the others find its prefix cached."""
+    yields: bool
+    """True: no mask runs while a request of production is here; one that does is ended, and asked again later."""
 
     def __len__(self) -> int:
         return int(self.masks.shape[0])
@@ -66,6 +68,7 @@ class Asked:
 
 FIELDS = (
     "model", "ids", "segments", "masks", "count", "output_ids", "priority", "cache_salt", "in_flight", "warm",
+    "yields",
 )  # fmt: skip
 
 
@@ -85,6 +88,7 @@ def read(body: bytes) -> Asked:
         cache_salt=text(data, "cache_salt", MOST_SALT),
         in_flight=number(data, "in_flight", 1, MOST_IN_FLIGHT),
         warm=truth(data, "warm"),
+        yields=truth(data, "yields"),
     )
 
 

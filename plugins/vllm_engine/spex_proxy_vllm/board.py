@@ -19,6 +19,9 @@ class Board:
     """Requests in flight, and those of them that wait for their first byte, as the capture middleware counts them;
     None without it."""
 
+    yields: bool = False
+    """Whether this process sees all of production, and so can make room for it by itself (presence.py)."""
+
     def record(self, engine: int, running: int, waiting: int, kv_usage: float) -> None:
         step = self.engines.get(engine, {}).get("step", 0) + 1
         self.engines[engine] = {
@@ -48,7 +51,7 @@ class Board:
             {name: value for name, value in row.items() if name != "at"} | {"age_s": round(now - row["at"], 3)}
             for _, row in sorted(self.engines.items())
         ]
-        told: dict[str, Any] = {"own": self.own, "engines": engines}
+        told: dict[str, Any] = {"own": self.own, "engines": engines, "yields": self.yields}
         if self.production is not None:
             told["production"] = dict(zip(("in_flight", "awaiting_first"), self.production, strict=True))
         return told

@@ -97,6 +97,7 @@ def read_heads(body: bytes, ready: Ready) -> AskedHeads:
         cache_salt=text(data, "cache_salt", MOST_SALT),
         in_flight=number(data, "in_flight", 1, MOST_IN_FLIGHT),
         warm=False,
+        yields=False,
         first=first,
         rescale=truth(data, "rescale"),
         secret=ready.secret,

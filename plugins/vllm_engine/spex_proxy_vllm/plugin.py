@@ -20,6 +20,7 @@ from spex_proxy_vllm.ablating import prepared
 from spex_proxy_vllm.asked import Asked, BadRequest, check, read
 from spex_proxy_vllm.board import BOARD
 from spex_proxy_vllm.heads import Refused, read_heads
+from spex_proxy_vllm.presence import PRESENCE, Watch
 from spex_proxy_vllm.scoring import Answer, Engine, lines
 
 STATE = "spex_engine_client"
@@ -39,9 +40,11 @@ class SpexPlugin:
         router.add_api_route("/v1/spex/ablate", ablate, methods=["POST"])
         router.add_api_route("/v1/spex/load", load, methods=["GET"])
         app.include_router(router)
+        app.add_middleware(Watch)
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         setattr(state, STATE, engine_client)
+        BOARD.yields = (args.api_server_count or args.data_parallel_size or 1) == 1
         setattr(state, ABLATION, await prepared(engine_client))
 
 
@@ -79,7 +82,7 @@ async def answer(request: Request, reader: Callable[[bytes], Asked]) -> Response
         return _refused(404, f"the model {asked.model!r} is not served")
     if client.errored:
         return _refused(503, "the engine is dead")
-    return Stream(lines(asked, Counted(_in_process(client, lora_request))))
+    return Stream(lines(asked, Counted(_in_process(client, lora_request)), PRESENCE))
 
 
 class Counted:

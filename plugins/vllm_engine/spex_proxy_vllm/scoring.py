@@ -2,10 +2,12 @@
 
     {"mask": 3, "value": -1.25, "logprobs": "AAAgvw...", "prompt_tokens": 321, "cached_tokens": 288}
     {"mask": 4, "error": "...", "again": false, "prompt_tokens": 640, "cached_tokens": 0}
+    {"mask": 2, "interrupted": true}
     {"done": 5}
 
 `logprobs` is the base64 of k little-endian float32, nats, in the order of the answer's ids; `value` their sum.
-Tokens count every attempt. Without the last line the answer was cut.
+Tokens count every attempt that the engine answered. An interrupted mask made room for production and is asked again:
+it has another line later. Without the last line the answer was cut.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import asyncio
 import base64
 import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spex_proxy_vllm.asked import Asked, repeats
+from spex_proxy_vllm.presence import Presence
 
 ROUNDING = 1e-3
 """Log-probabilities may exceed 0 by as much, by the server's own rounding."""
@@ -54,44 +59,76 @@ class Engine(Protocol):
         ...
 
 
-async def lines(asked: Asked, engine: Engine) -> AsyncIterator[bytes]:
-    """One line for each mask, then the last. Closing it early aborts what is in flight."""
+async def lines(asked: Asked, engine: Engine, production: Presence) -> AsyncIterator[bytes]:
+    """One line for each mask, and one each time that a mask is ended for production's sake; then the last. Closing it
+    early aborts what is in flight."""
     again = repeats([row.tobytes() for row in asked.masks])
 
     async def one(number: int) -> dict[str, Any]:
         return await score(number, asked, engine, whole=again[number])
 
+    flight = Flight(one, len(asked), asked.in_flight, production if asked.yields else Presence())
     answered = 0
-    stream = in_flight(one, len(asked), asked.in_flight, first_alone=asked.warm)
     try:
-        async for line in stream:
-            answered += 1
-            yield json.dumps(line).encode() + b"\n"
+        async with aclosing(flight.results(first_alone=asked.warm)) as results:
+            async for line in results:
+                answered += "interrupted" not in line
+                yield json.dumps(line).encode() + b"\n"
     finally:
-        await stream.aclose()
+        await flight.end()
     yield json.dumps({"done": answered}).encode() + b"\n"
 
 
-async def in_flight(
-    one: Callable[[int], Awaitable[dict[str, Any]]], count: int, most: int, *, first_alone: bool
-) -> Any:
-    """Results of one(0), one(1), ... as they come; at most `most` run at once, started in order."""
-    running: set[asyncio.Task[dict[str, Any]]] = set()
-    started, answered = 0, 0
-    try:
-        while started < count or running:
-            room = 1 if first_alone and not answered else most
-            while started < count and len(running) < room:
-                running.add(asyncio.ensure_future(one(started)))
-                started += 1
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            answered += len(done)
-            for task in done:
+class Flight:
+    """one(0) to one(count - 1), at most `most` of them at once, started in order while production is away."""
+
+    def __init__(
+        self, one: Callable[[int], Awaitable[dict[str, Any]]], count: int, most: int, production: Presence
+    ) -> None:
+        self._one, self._most, self._production = one, most, production
+        self._waiting = deque(range(count))
+        self._running: dict[asyncio.Future[dict[str, Any]], int] = {}
+
+    async def results(self, *, first_alone: bool) -> AsyncGenerator[dict[str, Any], None]:
+        """As they come; {"mask": number, "interrupted": true} of one that made room and will be asked again."""
+        room = 1 if first_alone else self._most
+        while self._waiting or self._running:
+            if self._production.is_here:
+                room = self._most = 1  # from here on each request finds a step with one mask in it, at most
+                for number in await self.end():
+                    yield {"mask": number, "interrupted": True}
+            else:
+                while self._waiting and len(self._running) < room:
+                    number = self._waiting.popleft()
+                    self._running[asyncio.ensure_future(self._one(number))] = number
+                await self._change()
+            for task in [task for task in self._running if task.done()]:
+                room = self._most
+                del self._running[task]
                 yield task.result()
-    finally:
-        for task in running:
+            if self._production.is_here and self._waiting and not self._running:
+                await self._production.gone()
+
+    async def _change(self) -> None:
+        """Until one has ended, or production is here."""
+        came = asyncio.ensure_future(self._production.here())
+        changes: set[asyncio.Future[Any]] = {came, *self._running}
+        try:
+            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            came.cancel()
+
+    async def end(self) -> list[int]:
+        """Abort what runs: it waits again, first of all. Those that had just ended stay, to be told."""
+        ended = {task: number for task, number in self._running.items() if not task.done()}
+        for task in ended:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*ended, return_exceptions=True)
+        numbers = sorted(number for task, number in ended.items() if task.cancelled())
+        for number in reversed(numbers):
+            self._waiting.appendleft(number)
+        self._running = {task: number for task, number in self._running.items() if not task.cancelled()}
+        return numbers
 
 
 async def score(number: int, asked: Asked, engine: Engine, *, whole: bool) -> dict[str, Any]:

@@ -51,6 +51,19 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """On which terms a question may be put."""
+
+    width: int | None = None
+    """Most questions that the server should hold at once; None: as many as it likes."""
+    yields: bool = False
+    """The server is to keep them out of its engine while production is there."""
+
+
+Question = Callable[[Leave], Awaitable[T]]
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """Kept out, or thrown out, and why."""
 
@@ -100,7 +113,7 @@ class Gate:
             return self.batch.size
         return max(1, min(self.batch.size, int(self._pace.rate * MOMENT_S / max(1, tokens))))
 
-    async def ask(self, turn: Turn, question: Callable[[], Awaitable[T]]) -> T | Kept:
+    async def ask(self, turn: Turn, question: Question[T]) -> T | Kept:
         """Put a question as soon as the gate is open. Kept out: it stayed closed for `LONGEST_WAIT_S`, or
         production came and the question was ended; try again, with `batch.size` questions at most."""
         if (why := await self._opened(turn)) is not None:
@@ -138,23 +151,32 @@ class Gate:
         if why := closed_by_the_clock(self._hours, datetime.now(UTC).time()):
             return why, REST_S
         production = self._production()
-        if why := closed_by_production(production, turn.manner):
+        if isinstance(production, Production):
+            self._tick(production)
+        manner = self._manner(turn)
+        if why := closed_by_production(production, manner):
             return why, REST_S if isinstance(production, Unseen) else LOOK_S
-        if why := closed_by_server(self._server(turn.server), self._own[turn.server], turn.manner):
+        if why := closed_by_server(self._server(turn.server), self._own[turn.server], manner):
             return why, REST_S
         assert isinstance(production, Production)
-        self._tick(production)
+        if manner == "yields":
+            return None
         if production.in_flight and self._pauses:
             return f"{production.in_flight} request(s) of production are in flight, which pauses often", LOOK_S
         if production.in_flight and not self._has_credit(turn.tokens):
             return "the pace beside production's streams", LOOK_S
         return None
 
-    @property
-    def width(self) -> int | None:
-        """Most questions that the server should hold at once; None: as many as it likes. While production is about,
-        one: the next request waits for the step that it finds, and a step with one question in it is short."""
-        return 1 if time.monotonic() - self._busy_at < PAUSES_S else None
+    def _manner(self, turn: Turn) -> Manner:
+        """How this question bears on production now: where that leaves no pauses, a server that waited for one would
+        wait for ever."""
+        return "beside" if turn.manner == "yields" and not self._pauses else turn.manner
+
+    def _leave(self, manner: Manner) -> Leave:
+        """While production is about, one question at once: the next request waits for the step that it finds, and a
+        step with one question in it is short."""
+        is_about = time.monotonic() - self._busy_at < PAUSES_S
+        return Leave(1 if is_about else None, manner == "yields")
 
     @property
     def _pauses(self) -> bool:
@@ -184,19 +206,23 @@ class Gate:
         self._credit -= tokens
         return True
 
-    async def _unless_closed(self, turn: Turn, question: Callable[[], Awaitable[T]]) -> T | Kept:
-        """The answer; or production came. Ending the question closes its connection, which vLLM notices."""
+    async def _unless_closed(self, turn: Turn, question: Question[T]) -> T | Kept:
+        """The answer; or production came, or, of a question that yields, has stayed. Ending the question closes its
+        connection, which vLLM notices."""
+        manner = self._manner(turn)
         told = self._server(turn.server)
         by_middleware = isinstance(told, ServerLoad) and told.production is not None
-        asking = asyncio.ensure_future(question())
+        asking = asyncio.ensure_future(question(self._leave(manner)))
         try:
             while not asking.done():
                 production = self._production()
                 if isinstance(production, Production):
                     self._tick(production)
-                why = closed_by_production(production, turn.manner)
+                why = closed_by_production(production, manner)
                 if why is None and by_middleware:  # not read for nothing while we ask
-                    why = closed_by_middleware(self._server(turn.server), turn.manner)
+                    why = closed_by_middleware(self._server(turn.server), manner)
+                if manner == "yields" and not self._pauses:
+                    why = "production leaves no pauses any more"
                 if why is not None:
                     return Kept(why)
                 await asyncio.wait({asking}, timeout=LOOK_S)

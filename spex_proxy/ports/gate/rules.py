@@ -13,9 +13,10 @@ from typing import Literal
 from spex_proxy.facts.load import Production, Unseen
 from spex_proxy.facts.token_budget import Hours
 
-Manner = Literal["alone", "beside", "elsewhere"]
+Manner = Literal["alone", "beside", "yields", "elsewhere"]
 """How a scorer's questions bear on production: `alone` ones hold the server's event loop or can't be told to yield,
 so they are asked while no request of production is in flight; `beside` ones may run beside streams that have begun;
+`yields` ones are held back by the server itself while production is in flight, so that a long batch may wait there;
 `elsewhere` ones do not reach the server at all, and no gate is theirs."""
 
 MOST_KV = 0.8
@@ -43,6 +44,8 @@ def closed_by_production(production: Production | Unseen, manner: Manner) -> str
     """Why production keeps us out, or None. What is running is aborted for the same reasons."""
     if isinstance(production, Unseen):
         return production.why
+    if manner == "yields":
+        return None
     if production.awaiting_first:
         return f"{production.awaiting_first} request(s) of production wait for their first token"
     if manner == "alone" and production.in_flight:
@@ -63,7 +66,7 @@ def closed_by_server(server: ServerLoad | Unseen | None, own: int, manner: Manne
     if server.kv_usage > MOST_KV:
         return f"live requests hold {server.kv_usage:.0%} of the model server's cache"
     ours = max(own, server.own)
-    if server.waiting > ours:
+    if server.waiting > ours and manner != "yields":
         return f"{server.waiting - ours} request(s) of others wait in the model server's queue"
     return None
 

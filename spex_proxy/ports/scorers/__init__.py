@@ -23,6 +23,10 @@ class Scored:
     seconds: float = 0.0
     width: int | None = None
     """Most probes that the server should hold at once, where that is less than the scorer's own bound."""
+    yields: bool = False
+    """The server is to keep them out of its engine while production is there, which scorers of that manner can ask."""
+    interrupted: list[int] = field(default_factory=list)
+    """Numbers of probes that the server has ended for production's sake and will ask again, once for each time."""
     untold: set[int] = field(default_factory=set)
     """Numbers of the probes of which the server has not said what it read for them: if the batch ends here, it may
     have read them, and nobody knows."""

@@ -69,7 +69,7 @@ class Scorers:
         text; without it they raise CannotExplain."""
         name = name or (await self.choice(info)).name
         if name == "engine":
-            return EngineScorer(self._server, info, self._priority, layout)
+            return EngineScorer(self._server, info, self._priority, layout, yields=await self._yields())
         if name == "generate":
             return GenerateScorer(self._server, info, self._priority)
         if name == "first_token":
@@ -86,6 +86,16 @@ class Scorers:
         if name == "generate":
             return GenerateScorer(self._server, info, self._priority)
         return CompletionsScorer(self._server, info, self._priority)
+
+    async def _yields(self) -> bool:
+        """Whether the plugin makes room for production by itself."""
+        try:
+            about = await self._server.plugin()
+        except UpstreamBusy:
+            raise
+        except (UpstreamError, BadReply):
+            return False  # what is wrong is said when it is asked
+        return about is not None and about.get("yields") is True
 
     async def _lacks_plugin(self) -> str:
         try:

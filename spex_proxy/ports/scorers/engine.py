@@ -16,7 +16,7 @@ from spex_proxy.facts.game import Scorer as ScorerFacts
 from spex_proxy.ports.gate.rules import Manner
 from spex_proxy.ports.model_server import ModelInfo, ModelServer
 from spex_proxy.ports.scorers import Scored
-from spex_proxy.wire.engine import Layout, read_line, score_body
+from spex_proxy.wire.engine import Interrupted, Layout, read_line, score_body
 
 BATCH = 32
 """What is committed together."""
@@ -28,11 +28,12 @@ class EngineScorer:
     """One explanation's scorer: its own cache salt, so that nothing is shared with production."""
 
     batch_size = BATCH
-    manner: Manner = "beside"
     reads = 2
     """Once more without the prefix cache, where it reached into the answer."""
 
-    def __init__(self, server: ModelServer, info: ModelInfo, priority: int, layout: Layout) -> None:
+    def __init__(self, server: ModelServer, info: ModelInfo, priority: int, layout: Layout, *, yields: bool) -> None:
+        """`yields`: whether the server can make room for production by itself."""
+        self.manner: Manner = "yields" if yields else "beside"
         self.facts = ScorerFacts("engine", info.model, info.server)
         self.max_tokens = None if info.max_model_len is None else info.max_model_len - 1
         self._server = server
@@ -47,7 +48,7 @@ class EngineScorer:
         scored = Scored.of(probes) if into is None else into
         body = score_body(
             self.facts.model, self._layout, probes, priority=self._priority, cache_salt=self._salt,
-            in_flight=scored.at_once(IN_FLIGHT), warm=not self._is_warm,
+            in_flight=scored.at_once(IN_FLIGHT), warm=not self._is_warm, yields=scored.yields,
         )  # fmt: skip
         started = time.perf_counter()
         trouble = ""
@@ -57,6 +58,9 @@ class EngineScorer:
                     answer = read_line(line, len(probes), len(probes[0].output_ids))
                     if isinstance(answer, int):
                         break
+                    if isinstance(answer, Interrupted):
+                        scored.interrupted.append(answer.number)
+                        continue
                     if answer.error and not answer.again:
                         raise BadReply(f"probe {answer.number}: {answer.error}")
                     usage = answer.usage

@@ -9,14 +9,14 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from spex_proxy.store.connect import BUSY_SECONDS
-from tests.story.jobs.factory import MASKS, Factory
+from tests.story.jobs.factory import MASKS, Factory, PacedModel
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -40,22 +40,42 @@ def locked(factory: Factory) -> Iterator[None]:
             yield
 
 
+@pytest.fixture
+def both(postgres: Callable[[bool], str], sqlite_template: Path, tmp_path: Path) -> Iterator[tuple[Factory, Factory]]:
+    """A factory on each database, side by side: they have the same minute to wait for."""
+    folders = tmp_path / "sqlite", tmp_path / "postgresql"
+    for folder in folders:
+        folder.mkdir()
+    file = shutil.copy(sqlite_template, folders[0] / "spex.db")
+    with ExitStack() as stack:
+        urls = f"sqlite:///{file}", postgres(True)
+        models = [stack.enter_context(PacedModel(0.1)) for _ in urls]
+        made = [stack.enter_context(Factory(*one)) for one in zip(urls, models, folders, strict=True)]
+        yield made[0], made[1]
+
+
 @pytest.mark.slow
-def test_a_store_that_is_locked_for_a_minute(factory: Factory) -> None:
+@pytest.mark.postgres
+def test_stores_that_are_locked_for_a_minute(both: tuple[Factory, Factory]) -> None:
     """Twice as long as a writer waits. What was answered before and meanwhile is stored, and not asked again."""
     assert LOCKED_S >= 2 * BUSY_SECONDS
-    factory.model.delay_s = 0.1
-    factory.ask(3)
-    with factory.worker() as worker:
-        factory.wait_asked(8)
-        with locked(factory):
+    for factory in both:
+        factory.ask(3)
+    with ExitStack() as stack:
+        workers = [stack.enter_context(factory.worker()) for factory in both]
+        with ExitStack() as locks:
+            for factory in both:
+                factory.wait_asked(8)
+                locks.enter_context(locked(factory))
             time.sleep(LOCKED_S)
-            asked = len(factory.model.asked)
-        factory.wait_done(3, within_s=120)
-        assert worker.stop() == 0
-    factory.assert_adds_up()
-    assert len(factory.model.asked) == 3 * MASKS
-    assert asked < 3 * MASKS, "it was locked before they were done"
+            asked = [len(factory.model.asked) for factory in both]
+        for factory, worker in zip(both, workers, strict=True):
+            factory.wait_done(3, within_s=120)
+            assert worker.stop() == 0
+    for factory, before in zip(both, asked, strict=True):
+        factory.assert_adds_up()
+        assert len(factory.model.asked) == 3 * MASKS
+        assert before < 3 * MASKS, "it was locked before they were done"
 
 
 class Clock:

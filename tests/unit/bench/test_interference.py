@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.interference.engine import BUDGET, STEP_S, TOKEN_S, Engine, Work
+from bench.interference.engine import BUDGET, STEP_S, TOKEN_S, Engine, Stamps, Work
 from bench.interference.load import Line, Load, request
 from bench.interference.report import Pair, Record, figures, off_pairs, read, report, verdicts, write
 
@@ -60,7 +60,7 @@ def test_the_table_has_a_line_for_each_mode_and_one_for_chance() -> None:
 
 
 async def test_a_masked_query_lengthens_the_step_that_it_shares() -> None:
-    engine = Engine(by_priority=True)
+    engine = Engine(by_priority=True, stamps=Stamps())
     running = asyncio.create_task(engine.run())
     took = []
     for size in (1, 1500):
@@ -75,7 +75,7 @@ async def test_a_masked_query_lengthens_the_step_that_it_shares() -> None:
 
 
 async def test_a_queue_is_worked_off_by_priority_and_within_the_steps_budget() -> None:
-    engine = Engine(by_priority=True)
+    engine = Engine(by_priority=True, stamps=Stamps())
     low, high = Work(BUDGET, 0, 100, done=asyncio.Event()), Work(BUDGET, 0, 0, done=asyncio.Event())
     engine.add(low)
     engine.add(high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import time
 
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spex_proxy.facts.load import BUCKETS, Gaps, Production, Unseen, bucket_of
 from spex_proxy.facts.token_budget import Hours
-from spex_proxy.ports.gate.gate import Gate, Kept, Turn
+from spex_proxy.ports.gate.gate import Gate, Kept, Leave, Question, Turn
 from spex_proxy.ports.gate.pace import ENOUGH, LEAST, MOST, OFF_EVERY, Batch, Pace
 from spex_proxy.ports.gate.rules import (
     Manner,
@@ -130,7 +130,8 @@ class World:
         self.begun = self.ended = 0
         self.answer = asyncio.Event()
 
-    async def question(self) -> str:
+    async def question(self, leave: Leave) -> str:
+        self.leave = leave
         self.begun += 1
         try:
             await self.answer.wait()
@@ -149,7 +150,7 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.001)
 
 
-def asking(gate: Gate, question: Callable[[], Awaitable[str]], turn: Turn = TURN) -> asyncio.Task[str | Kept]:
+def asking(gate: Gate, question: Question[str], turn: Turn = TURN) -> asyncio.Task[str | Kept]:
     async def ask() -> str | Kept:
         return await gate.ask(turn, question)
 
@@ -264,7 +265,7 @@ async def test_what_nobody_sees_keeps_the_gate_shut() -> None:
 
 
 async def test_a_question_that_fails_fails_as_it_did() -> None:
-    async def question() -> str:
+    async def question(_: Leave) -> str:
         raise ValueError("so it was")
 
     gate = World().gate()
@@ -311,11 +312,46 @@ async def test_beside_streams_the_pace_holds() -> None:
 async def test_what_keeps_its_answers_is_asked_in_long_batches_of_narrow_steps_while_production_is_about() -> None:
     world = World()
     gate = world.gate()
-    idle, most = gate.width, gate.batch.size
-    assert idle is None
+    most = gate.batch.size
     task = asking(gate, world.question, Turn(100, 8, "beside"))
     await until(lambda: world.begun)
+    assert world.leave == Leave()
     world.production = PREFILLING
     assert isinstance(await task, Kept)
-    assert gate.width == 1
+    world.production = IDLE
+    world.answer.set()
+    assert await gate.ask(Turn(100, 8, "beside"), world.question) == "answered"
+    assert world.leave == Leave(width=1)
     assert gate.batch.size == most
+
+
+async def test_what_the_server_holds_back_itself_stays_when_production_comes_and_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, turn = World(), Turn(100, 8, "yields")
+    gate = world.gate(longest_wait_s=0.05)
+    task = asking(gate, world.question, turn)
+    await until(lambda: world.begun)
+    assert world.leave.yields
+    world.production = PREFILLING
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    monkeypatch.setattr("spex_proxy.ports.gate.gate.PAUSES_S", 0.0)  # production has not paused for long
+    kept = await task
+    assert kept == Kept("production leaves no pauses any more")
+    waiting = await gate.ask(turn, world.question)
+    assert isinstance(waiting, Kept)
+    assert "first token" in waiting.why  # then it is a question like others
+    gate._pace, gate._window_at, gate._credit = Pace(rate=200.0, calm_s=0.02, windows=1), math.inf, 200.0
+    world.production = STREAMING
+    world.answer.set()
+    assert await gate.ask(turn, world.question) == "answered"
+    assert not world.leave.yields
+
+
+async def test_what_the_server_holds_back_itself_is_ended_when_nobody_sees_production() -> None:
+    world = World()
+    task = asking(world.gate(), world.question, Turn(100, 8, "yields"))
+    await until(lambda: world.begun)
+    world.production = UNSEEN
+    assert await task == Kept("nobody looks")

@@ -23,7 +23,7 @@ def test_the_golden_request_means_the_golden_prompts() -> None:
     asked = read(body())
     assert [asked.prompt(number) for number in range(len(asked))] == GOLDEN["prompts"]
     assert (asked.model, asked.output_ids, asked.priority) == ("smollm2", (40, 41), 100)
-    assert (asked.cache_salt, asked.in_flight, asked.warm) == ("spex-golden", 4, True)
+    assert (asked.cache_salt, asked.in_flight, asked.warm, asked.yields) == ("spex-golden", 4, True, True)
     assert longest(asked) == 10
 
 
@@ -62,6 +62,7 @@ def test_no_segments_is_the_whole_prompt() -> None:
         ({"cache_salt": "x" * 1025}, "cache_salt must be"),
         ({"in_flight": 0}, "in_flight must be"),
         ({"warm": 1}, "warm must be"),
+        ({"yields": None}, "yields must be"),
         ({"model": None}, "model must be"),
         ({"temperature": 1}, "and no others"),
     ],

@@ -17,6 +17,7 @@ import pytest
 
 from spex_proxy_vllm.asked import Asked, read
 from spex_proxy_vllm.plugin import Stream
+from spex_proxy_vllm.presence import PRESENCE, Presence, Watch
 from spex_proxy_vllm.scoring import Answer, Failed, lines
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "plugins/vllm_engine/golden/spex_score.json").read_text())
@@ -57,7 +58,7 @@ def sound(*logprobs: float, cached: int = 0) -> Answer:
 
 
 async def told(question: Asked, engine: Engine) -> list[dict[str, Any]]:
-    return [json.loads(line) async for line in lines(question, engine)]
+    return [json.loads(line) async for line in lines(question, engine, Presence())]
 
 
 async def test_the_golden_answers() -> None:
@@ -81,7 +82,7 @@ async def test_the_golden_answers() -> None:
 async def test_the_first_alone_then_so_many_at_once_in_order() -> None:
     engine = Engine(lambda prompt, whole: sound(-1, -1))
     many = asked(masks=np.ones((20, 3), dtype=np.bool_), in_flight=3, warm=True)
-    stream = lines(many, engine)
+    stream = lines(many, engine, Presence())
     await anext(stream)
     assert len(engine.calls) == 1
     assert len([line async for line in stream]) == 20
@@ -125,7 +126,7 @@ async def test_one_masks_failure_is_its_own(again: bool) -> None:
 
 async def test_closing_the_stream_ends_what_is_in_flight() -> None:
     engine = Engine(lambda prompt, whole: sound(-1, -1))
-    stream = lines(asked(masks=np.ones((50, 3), dtype=np.bool_)), engine)
+    stream = lines(asked(masks=np.ones((50, 3), dtype=np.bool_)), engine, Presence())
     await anext(stream)
     engine.gate = asyncio.Event()
     engine.full.clear()
@@ -151,7 +152,9 @@ async def test_a_client_that_leaves_ends_what_is_in_flight() -> None:
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    serving = asyncio.ensure_future(Stream(lines(asked(warm=False), engine))({"type": "http"}, receive, send))
+    serving = asyncio.ensure_future(
+        Stream(lines(asked(warm=False), engine, Presence()))({"type": "http"}, receive, send)
+    )
     await engine.full.wait()
     left.set()
     await serving
@@ -171,7 +174,100 @@ async def test_a_whole_answer_over_asgi() -> None:
         sent.append(message)
 
     engine = Engine(lambda prompt, whole: sound(-1, -1))
-    await Stream(lines(asked(), engine))({"type": "http"}, receive, send)
+    await Stream(lines(asked(), engine, Presence()))({"type": "http"}, receive, send)
     bodies = [message["body"] for message in sent[1:]]
     assert b"".join(bodies).endswith(b'{"done": 4}\n')
     assert [message["more_body"] for message in sent[1:]] == [True] * 5 + [False]
+
+
+# ---- room for production ----
+
+
+async def test_production_ends_what_runs_and_it_is_asked_again_one_at_a_time() -> None:
+    engine, production = Engine(lambda prompt, whole: sound(-1, -1)), Presence()
+    engine.gate = asyncio.Event()
+    found: list[dict[str, Any]] = []
+
+    async def ask() -> None:
+        async for line in lines(asked(warm=False, yields=True), engine, production):
+            found.append(json.loads(line))  # noqa: PERF401 - seen as they come
+
+    asking = asyncio.ensure_future(ask())
+    await engine.full.wait()
+    production.came()
+    await until(lambda: len(found) == 4)
+    assert found == [{"mask": number, "interrupted": True} for number in range(4)]
+    assert engine.now == 0
+    production.came()
+    production.went()
+    engine.gate.set()
+    await asyncio.sleep(0.02)
+    assert len(engine.calls) == 4, "one is still there"
+    engine.most = 0
+    production.went()
+    await asking
+    assert engine.most == 1
+    assert [line.get("mask") for line in found[4:]] == [0, 1, 2, 3, None]
+    assert found[-1] == {"done": 4}
+
+
+async def test_nothing_is_begun_while_production_is_here_and_what_had_ended_is_told() -> None:
+    production = Presence()
+
+    class Arriving(Engine):
+        async def ask(self, prompt: list[int], asked: Asked, *, whole: bool) -> Answer:
+            answer = await super().ask(prompt, asked, whole=whole)
+            if len(self.calls) == 2:
+                production.came()  # just as the second mask is answered
+            return answer
+
+    engine = Arriving(lambda prompt, whole: sound(-1, -1))
+    stream = lines(asked(warm=False, yields=True, in_flight=1), engine, production)
+    told = [json.loads(await anext(stream)) for _ in range(2)]
+    assert [line["mask"] for line in told] == [0, 1]
+    waiting = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0.02)
+    assert len(engine.calls) == 2
+    production.went()
+    assert json.loads(await waiting)["mask"] == 2
+    assert [json.loads(line).get("mask") async for line in stream] == [3, None]
+
+
+async def test_who_does_not_yield_does_not_look() -> None:
+    production = Presence()
+    production.came()
+    engine = Engine(lambda prompt, whole: sound(-1, -1))
+    assert len([line async for line in lines(asked(yields=False), engine, production)]) == 5
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "counts"),
+    [
+        ("POST", "/v1/chat/completions", True),
+        ("POST", "/v1/completions", True),
+        ("POST", "/inference/v1/generate", True),
+        ("POST", "/v1/spex/score", False),
+        ("POST", "/tokenize", False),
+        ("POST", "/detokenize", False),
+        ("POST", "/v1/chat/completions/render", False),
+        ("GET", "/metrics", False),
+    ],
+)
+async def test_what_counts_as_production(method: str, path: str, counts: bool) -> None:
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(PRESENCE.is_here)
+        raise OSError("the client is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await Watch(app)({"type": "http", "method": method, "path": path}, None, None)
+    await Watch(lambda *_: asyncio.sleep(0))({"type": "lifespan"}, None, None)
+    assert seen == [counts]
+    assert not PRESENCE.is_here
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - what is waited for is a plain number
+            await asyncio.sleep(0.001)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from spex_proxy.facts.errors import BadReply
 from spex_proxy.facts.evidence import Probe
-from spex_proxy.wire.engine import Answered, Layout, kept, lay_out, read_line, score_body
+from spex_proxy.wire.engine import Answered, Interrupted, Layout, kept, lay_out, read_line, score_body
 from spex_proxy.wire.scoring import Usage
 from spex_proxy_vllm.asked import read
 
@@ -23,7 +23,9 @@ PROBES = [Probe(tuple(ids), (40, 41), "") for ids in GOLDEN["prompts"]]
 
 
 def sent(layout: Layout, probes: list[Probe]) -> dict[str, Any]:
-    return score_body("smollm2", layout, probes, priority=100, cache_salt="spex-golden", in_flight=4, warm=True)
+    return score_body(
+        "smollm2", layout, probes, priority=100, cache_salt="spex-golden", in_flight=4, warm=True, yields=True
+    )
 
 
 def test_the_golden_request() -> None:
@@ -42,6 +44,13 @@ def test_the_golden_response() -> None:
             assert answer.reading.logprobs.tolist() == GOLDEN["logprobs"][str(answer.number)]
             assert answer.reading.logprobs.dtype == np.float32
             assert answer.error == ""
+
+
+def test_the_golden_interruption_is_of_one_of_the_masks() -> None:
+    line = json.dumps(GOLDEN["interruption"]).encode()
+    assert read_line(line, 4, 2) == Interrupted(1)
+    with pytest.raises(BadReply, match="without a mask's number"):
+        read_line(line, 1, 2)
 
 
 @st.composite
