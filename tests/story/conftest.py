@@ -1,4 +1,4 @@
-"""Stores for the stories: SQLite files, migrated once, copied for each test."""
+"""Stores for the stories: SQLite files, migrated once, copied for each test; and a vLLM for experiments."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from deploy.demo.vllm_cpu import Unavailable, running_vllm
 from spex_proxy.store.connect import open_store
 from spex_proxy.store.migrate import upgrade
 
@@ -33,3 +34,15 @@ def store(store_path: Path) -> Iterator[Engine]:
     engine = open_store(f"sqlite:///{store_path}")
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def second_vllm() -> Iterator[str]:
+    """Base URL of a real vLLM that computes in float32, so that it can be compared to a thousandth; ablates heads when
+    asked; and runs eight requests at once."""
+    ablation = ("--worker-extension-cls", "spex_proxy_vllm.ablation.Ablation")
+    try:
+        with running_vllm(extra=[*ablation, "--dtype", "float32", "--max-num-seqs", "8"]) as url:
+            yield url
+    except Unavailable as reason:
+        pytest.skip(str(reason))

@@ -9,7 +9,6 @@ import base64
 import functools
 import json
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -17,14 +16,13 @@ import httpx
 import numpy as np
 import pytest
 
-from deploy.demo.vllm_cpu import MODEL, Unavailable, running_vllm
+from deploy.demo.vllm_cpu import MODEL
 
 pytestmark = [pytest.mark.real_vllm, pytest.mark.timeout(900)]
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-FLAG = ("--worker-extension-cls", "spex_proxy_vllm.ablation.Ablation")
 LAYERS, HEADS = (10, 14), 9
 IDS = list(range(1000, 1070))
 """Two whole blocks of the prefix cache, and a part of a third."""
@@ -42,15 +40,6 @@ def head_masks() -> np.ndarray:
 
 
 MASKS = head_masks()
-
-
-@pytest.fixture(scope="module")
-def ablating() -> Iterator[str]:
-    try:
-        with running_vllm(extra=[*FLAG, "--dtype", "float32"]) as url:
-            yield url
-    except Unavailable as reason:
-        pytest.skip(str(reason))
 
 
 def post(url: str, body: dict[str, Any]) -> httpx.Response:
@@ -116,40 +105,40 @@ def by_transformers(masks: np.ndarray, rescale: bool) -> list[list[float]]:
 
 
 @pytest.mark.parametrize("rescale", [True, False])
-def test_ablated_values_are_those_of_transformers(ablating: str, rescale: bool) -> None:
-    ours = values(post(f"{ablating}/v1/spex/ablate", asked(rescale=rescale)))
+def test_ablated_values_are_those_of_transformers(second_vllm: str, rescale: bool) -> None:
+    ours = values(post(f"{second_vllm}/v1/spex/ablate", asked(rescale=rescale)))
     theirs = by_transformers(MASKS, rescale)
     np.testing.assert_allclose(ours, theirs, atol=2e-3)
     sums = [math.fsum(each) for each in theirs]
     assert max(sums) - min(sums) > 1  # the heads matter
 
 
-def test_production_in_the_same_steps_and_after_reads_nothing_of_it(ablating: str) -> None:
+def test_production_in_the_same_steps_and_after_reads_nothing_of_it(second_vllm: str) -> None:
     """Same prompt, same salt as was sent: neither the rows of a step nor cached blocks are shared."""
     before = by_transformers(MASKS[:1], rescale=True)[0]
     with ThreadPoolExecutor(4) as pool:
-        works = pool.submit(post, f"{ablating}/v1/spex/ablate", asked(rescale=False, cache_salt="shared"))
-        meanwhile = [pool.submit(plain, ablating, salt) for salt in ("shared", "another", "shared")]
+        works = pool.submit(post, f"{second_vllm}/v1/spex/ablate", asked(rescale=False, cache_salt="shared"))
+        meanwhile = [pool.submit(plain, second_vllm, salt) for salt in ("shared", "another", "shared")]
         ablated = values(works.result())
         seen = [each.result() for each in meanwhile]
-    for one in [*seen, plain(ablating, "shared"), plain(ablating, "a salt of its own")]:
+    for one in [*seen, plain(second_vllm, "shared"), plain(second_vllm, "a salt of its own")]:
         np.testing.assert_allclose(one, before, atol=2e-3)
     assert abs(math.fsum(ablated[3]) - math.fsum(before)) > 0.1
 
 
-def test_what_is_refused(ablating: str) -> None:
+def test_what_is_refused(second_vllm: str) -> None:
     for salt in ("", None):
-        refused = post(f"{ablating}/v1/spex/ablate", asked(cache_salt=salt))
+        refused = post(f"{second_vllm}/v1/spex/ablate", asked(cache_salt=salt))
         assert refused.status_code == 400
         assert "salt of their own" in refused.text
 
 
-def test_an_ordinary_client_cannot_ablate(ablating: str) -> None:
+def test_an_ordinary_client_cannot_ablate(second_vllm: str) -> None:
     """Extra arguments reach the worker from every route; without the secret they are not believed."""
     told = {"secret": "", "first": 0, "heads": base64.b64encode(bytes(34)).decode(), "count": 270, "rescale": False}
     body = {"model": "smollm2", "prompt": IDS, "max_tokens": 8, "temperature": 0, "ignore_eos": True}
-    usual = post(f"{ablating}/v1/completions", body).json()
-    tried = post(f"{ablating}/v1/completions", body | {"vllm_xargs": {"spex_ablation": json.dumps(told)}}).json()
+    usual = post(f"{second_vllm}/v1/completions", body).json()
+    tried = post(f"{second_vllm}/v1/completions", body | {"vllm_xargs": {"spex_ablation": json.dumps(told)}}).json()
     assert usual["choices"][0]["text"] == tried["choices"][0]["text"]
 
 

@@ -58,18 +58,15 @@ def test_a_burst_ends_what_we_ask_and_nothing_is_lost(vllm: str, empty_store: Pa
         wait_until(lambda: rows("SELECT 1 FROM outbox WHERE state IN ('done', 'failed')"), ENOUGH_S, 0.5)
         told = counters(port)
     assert rows("SELECT state, reason FROM outbox") == [("done", None)]
-    # the server itself made room: it told what it had ended, and asked that again
-    assert told["spex_unanswered_masks_total"] >= 1
-    assert told["spex_unanswered_batches_total"] == 0
-    assert told.get('spex_gate_batches_total{outcome="aborted"}', 0) == 0
+    assert told["spex_unanswered_masks_total"] >= 1  # ended by the server itself, or by the gate as no pause came
     # all 32 masks of five players, the full prompt's repeats among them: each asked until it was answered
     ((masks,),) = rows("SELECT sum(n_masks) FROM evidence_blocks")
     assert masks >= 32
     assert rows("SELECT count(*) FROM explanations") == [(1,)]
 
 
-MASKS, SEGMENTS, SEGMENT = 24, 16, 80
-"""Prompts of 640 tokens on average: three or four fill a step of the engine, so that most of them wait."""
+MASKS, SEGMENTS, SEGMENT = 48, 8, 10
+"""The second server takes eight requests at once, so that most of these wait."""
 
 
 def answered_before_production(vllm: str, priority: int) -> int:
@@ -96,7 +93,7 @@ def answered_before_production(vllm: str, priority: int) -> int:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    wait_until(lambda: load(vllm)["engines"][0]["waiting"] > MASKS / 2, ENOUGH_S, 0.02)
+    wait_until(lambda: sum(one["waiting"] for one in load(vllm)["engines"]) > MASKS / 2, ENOUGH_S, 0.02)
     before = len(answered)
     chat(vllm, "Say hello.")
     found = len(answered) - before
@@ -105,8 +102,8 @@ def answered_before_production(vllm: str, priority: int) -> int:
     return found
 
 
-def test_production_goes_first_though_it_came_last(vllm: str) -> None:
+def test_production_goes_first_though_it_came_last(second_vllm: str) -> None:
     """At our priority it waits for what is being computed; at its own it would wait for the whole queue."""
-    behind, control = answered_before_production(vllm, 100), answered_before_production(vllm, 0)
+    behind, control = (answered_before_production(second_vllm, priority) for priority in (100, 0))
     assert control > MASKS / 2
     assert behind < control / 2
