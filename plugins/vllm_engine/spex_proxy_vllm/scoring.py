@@ -16,6 +16,7 @@ import asyncio
 import base64
 import json
 import math
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -98,10 +99,11 @@ class Flight:
                 for number in await self.end():
                     yield {"mask": number, "interrupted": True}
             else:
-                while self._waiting and len(self._running) < room:
+                pause = self._production.wait_s()
+                while self._waiting and len(self._running) < room and not pause:
                     number = self._waiting.popleft()
-                    self._running[asyncio.ensure_future(self._one(number))] = number
-                await self._change()
+                    self._running[asyncio.ensure_future(self._timed(number))] = number
+                await self._change(pause or None)
             for task in [task for task in self._running if task.done()]:
                 room = self._most
                 del self._running[task]
@@ -109,12 +111,19 @@ class Flight:
             if self._production.is_here and self._waiting and not self._running:
                 await self._production.gone()
 
-    async def _change(self) -> None:
-        """Until one has ended, or production is here."""
+    async def _timed(self, number: int) -> dict[str, Any]:
+        begun, is_alone = time.monotonic(), self._most == 1
+        line = await self._one(number)
+        if is_alone:  # of those that share their steps nothing follows for one
+            self._production.took(time.monotonic() - begun)
+        return line
+
+    async def _change(self, longest_s: float | None) -> None:
+        """Until one has ended, or production is here, or so long."""
         came = asyncio.ensure_future(self._production.here())
         changes: set[asyncio.Future[Any]] = {came, *self._running}
         try:
-            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(changes, timeout=longest_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             came.cancel()
 
