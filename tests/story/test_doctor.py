@@ -266,4 +266,4 @@ async def test_the_real_server(vllm: str, setup: Setup) -> None:
     found = await examine(_changed(setup, upstream=vllm))
     asked = ("upstream", "API key", "model", "tokenizer", "token ids", "scorer", "prefix cache", "clock (upstream)")
     assert levels(found, *asked) == ["ok"] * len(asked), found
-    assert found["scorer"].found.startswith("engine (the plugin spex-proxy-vllm is loaded)")
+    assert found["scorer"].found.startswith("engine (the plugin spex-proxy-vllm is loaded, and makes room")

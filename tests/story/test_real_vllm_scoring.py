@@ -86,7 +86,8 @@ async def scored(vllm: str, backend: str) -> tuple[Scored, tuple[int, int]]:
 async def test_it_is_chosen_and_says_what_the_completions_route_says(vllm: str) -> None:
     async with ModelServer(vllm) as server:
         choice = await Scorers(server, "auto", 100).choice(await server.info(MODEL))
-    assert choice == Choice("engine", "the plugin spex-proxy-vllm is loaded")
+    why = "the plugin spex-proxy-vllm is loaded, and makes room for production inside the engine"
+    assert choice == Choice("engine", why)
     ours, counted = await scored(vllm, "engine")
     stock, counted_stock = await scored(vllm, "completions")
     for one, other in zip(ours.readings, stock.readings, strict=True):

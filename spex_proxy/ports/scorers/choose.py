@@ -51,7 +51,8 @@ class Scorers:
             return Choice(self._wanted, "set by SPEX_SCORER")
         no_plugin = await self._lacks_plugin()
         if not no_plugin:
-            return Choice("engine", "the plugin spex-proxy-vllm is loaded")
+            room = ", and makes room for production inside the engine" if await self._yields() else ""
+            return Choice("engine", f"the plugin spex-proxy-vllm is loaded{room}")
         if info not in self._no_rows:
             self._no_rows[info] = await self._lacks_rows(info)
         no_rows = self._no_rows[info]
