@@ -6,15 +6,12 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from deploy.demo.vllm_cpu import Unavailable, running_vllm
 
-STORIES = Path(__file__).parent / "story"
-ALONE = ("jobs/test_throughput.py",)
-"""Stories that compare how long things take."""
+COMPARES_TIMES = "tests/story/jobs/test_throughput.py"
 
 
 def pytest_configure() -> None:
@@ -22,18 +19,18 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test` has two workers (`-n 2 --dist loadgroup`): one tells the stories, which wait more than they compute,
-    the other does everything else. Last come those that want the machine to themselves: the other is done by then."""
+    """`make test` has two workers (`-n 2 --dist loadgroup`), and a file is one worker's. What wants the machine for
+    itself comes last, on one of them: the real vLLM, which is started once, and what compares times."""
     items.sort(key=_wants_quiet)  # stable
     for item in items:
-        is_story = _wants_quiet(item) or STORIES in item.path.parents
-        item.add_marker(pytest.mark.xdist_group("stories" if is_story else "rest"))
+        group = "quiet" if _wants_quiet(item) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _wants_quiet(item: pytest.Item) -> bool:
-    is_alone = item.path.is_relative_to(STORIES) and item.path.relative_to(STORIES).as_posix() in ALONE
-    return is_alone or item.get_closest_marker("real_vllm") is not None
+    return item.nodeid.startswith(COMPARES_TIMES) or item.get_closest_marker("real_vllm") is not None
 
 
 @pytest.fixture(scope="session")
