@@ -57,7 +57,7 @@ unit: venv ## The unit tests, but for the slow ones
 check: lint unit ## What to run before every commit: under a minute
 
 test: lenses $(if $(HAS_VLLM),vllm) ## Every test, those against the real vLLM too
-	$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(PY) -m pytest $(ARGS)
 
 demo: venv $(if $(UPSTREAM),,vllm) ## See it work: vLLM, the proxy and a first explanation (UPSTREAM=URL: with your vLLM)
 	$(PY) -m deploy.demo $(ARGS)
