@@ -59,6 +59,10 @@ class Line(asyncio.Protocol):
         self._sent_at = time.perf_counter()
         self._transport.write(data)
 
+    @property
+    def is_open(self) -> bool:
+        return not self._transport.is_closing()
+
     def close(self) -> None:
         self._is_busy = False
         self._transport.close()
@@ -118,6 +122,8 @@ class Load:
     async def _one(self) -> None:
         if not self._running:
             self._busy_since = time.perf_counter()
+        while self._free and not self._free[0].is_open:  # the relay closes what is idle for long
+            self._free.popleft()
         if self._free:
             line = self._free.popleft()
         else:
