@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import json
 import re
 import socket
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, cast
@@ -27,6 +26,7 @@ from typing import Any, cast
 import numpy as np
 import uvloop
 
+from bench.interference.stamps import Stamps
 from spex_proxy_vllm import PROTOCOL
 from spex_proxy_vllm.asked import Asked, read
 from spex_proxy_vllm.presence import Presence
@@ -69,27 +69,6 @@ class Work:
     connection: Connection | None = None
     done: asyncio.Event | None = None
     is_gone: bool = False
-
-
-@dataclass(slots=True)
-class Stamps:
-    """When masked queries came and ended, for bench.yielding: (what, number of the query, monotonic seconds)."""
-
-    hold_s: float = 0.0
-    """How long a stream waits before the engine hears of it."""
-    events: list[tuple[str, int, float]] = field(default_factory=list)
-    _queries: int = 0
-
-    @contextlib.contextmanager
-    def query(self) -> Iterator[None]:
-        self._queries += 1
-        number, how = self._queries, "closed"
-        self.events.append(("asked", number, time.monotonic()))
-        try:
-            yield
-            how = "answered"
-        finally:
-            self.events.append((how, number, time.monotonic()))
 
 
 @dataclass(slots=True)

@@ -30,6 +30,16 @@ class Choice:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """Ours in the server."""
+
+    lacking: str
+    """Why it can't be asked; empty if it can."""
+    yields: bool = False
+    """Whether it makes room for production by itself."""
+
+
 class Scorers:
     """Makes explanations' scorers for one server, which may be restarted with other flags at any time."""
 
@@ -49,16 +59,16 @@ class Scorers:
         """Raises UpstreamBusy if the server can't be asked now."""
         if self._wanted != AUTO:
             return Choice(self._wanted, "set by SPEX_SCORER")
-        no_plugin = await self._lacks_plugin()
-        if not no_plugin:
-            room = ", and makes room for production inside the engine" if await self._yields() else ""
+        plugin = await self._plugin()
+        if not plugin.lacking:
+            room = ", and makes room for production inside the engine" if plugin.yields else ""
             return Choice("engine", f"the plugin spex-proxy-vllm is loaded{room}")
         if info not in self._no_rows:
             self._no_rows[info] = await self._lacks_rows(info)
         no_rows = self._no_rows[info]
         if not no_rows:
-            return Choice("generate", f"no engine: {no_plugin}; /inference/v1/generate scores chosen tokens")
-        why = f"no engine: {no_plugin}; no generate: {no_rows}"
+            return Choice("generate", f"no engine: {plugin.lacking}; /inference/v1/generate scores chosen tokens")
+        why = f"no engine: {plugin.lacking}; no generate: {no_rows}"
         if info not in self._no_prompt_rows:
             self._no_prompt_rows[info] = await self._lacks_prompt_rows(info)
         if no_prompt_rows := self._no_prompt_rows[info]:
@@ -70,7 +80,7 @@ class Scorers:
         text; without it they raise CannotExplain."""
         name = name or (await self.choice(info)).name
         if name == "engine":
-            return EngineScorer(self._server, info, self._priority, layout, yields=await self._yields())
+            return EngineScorer(self._server, info, self._priority, layout, yields=(await self._plugin()).yields)
         if name == "generate":
             return GenerateScorer(self._server, info, self._priority)
         if name == "first_token":
@@ -88,28 +98,18 @@ class Scorers:
             return GenerateScorer(self._server, info, self._priority)
         return CompletionsScorer(self._server, info, self._priority)
 
-    async def _yields(self) -> bool:
-        """Whether the plugin makes room for production by itself."""
-        try:
-            about = await self._server.plugin()
-        except UpstreamBusy:
-            raise
-        except (UpstreamError, BadReply):
-            return False  # what is wrong is said when it is asked
-        return about is not None and about.get("yields") is True
-
-    async def _lacks_plugin(self) -> str:
+    async def _plugin(self) -> Plugin:
         try:
             about = await self._server.plugin()
         except UpstreamBusy:
             raise  # no answer to the question
         except (UpstreamError, BadReply) as error:
-            return str(error)
+            return Plugin(str(error))
         if about is None:
-            return "the plugin spex-proxy-vllm is not loaded"
+            return Plugin("the plugin spex-proxy-vllm is not loaded")
         if about.get("protocol") != PROTOCOL:
-            return f"the plugin speaks protocol {about.get('protocol')}, this is {PROTOCOL}"
-        return ""
+            return Plugin(f"the plugin speaks protocol {about.get('protocol')}, this is {PROTOCOL}")
+        return Plugin("", about.get("yields") is True)
 
     async def _lacks_rows(self, info: ModelInfo) -> str:
         """A question of two tokens. The ids 0 and 1 are in every vocabulary."""

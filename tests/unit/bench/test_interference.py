@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.interference.engine import BUDGET, STEP_S, TOKEN_S, Engine, Stamps, Work
+from bench.interference.engine import BUDGET, STEP_S, TOKEN_S, Engine, Work
 from bench.interference.load import Line, Load, request
 from bench.interference.report import Pair, Record, figures, off_pairs, read, report, verdicts, write
+from bench.interference.stamps import Stamps
 
 
 def window(first_p99: float, gap_p99: float = 0.01, requests: int = 600) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.interference.engine import Stamps
+from bench.interference.stamps import Stamps
 from bench.yielding import Arrival, arrivals, report
 
 
