@@ -2,6 +2,10 @@
 
 As in ProxySPEX's appendix C.2: choose the heads of a group of layers that are kept at a given share, by the best subset
 of a spectrum, by lasso's largest coefficients, and as the best of N random sets on the training questions.
+
+The best set of a spectrum is partly the best of its errors, and of a few training questions' chances. So a spectrum
+is read in several ways, and questions that are neither training's nor the test's choose among the sets that these
+propose (`chosen`); of the random sets as many, the best on the training questions, are put to the same choice.
 """
 
 from __future__ import annotations
@@ -28,8 +32,13 @@ RANDOM = 100
 """Random sets of each size, of which the best on the training questions is re-tested."""
 HELD_OUT, HELD_OUT_SEED = 104, 2
 """Lists of the test: 208 questions."""
-CHOICES = ("stack", "lasso", "random")
-INK = {"stack": "#b3261e", "lasso": "#3a7ca5", "random": "#9a6b00"}
+CHOOSING, CHOOSING_SEED = 52, 3
+"""Lists on which one of several proposals is chosen."""
+PROPOSED = 4
+"""Sets of each size, at most, that are put to the choice."""
+CHOICES = ("chosen", "stack", "lasso", "random")
+OURS = CHOICES[0]
+INK = {"chosen": "#b3261e", "stack": "#d98c86", "lasso": "#3a7ca5", "random": "#9a6b00"}
 SECONDS = 20.0
 """Of the search for a best subset."""
 Cell = dict[str, Any]
@@ -42,50 +51,81 @@ def random_sets(n_players: int, size: int) -> Masks:
     return kept
 
 
-def chosen(spectrum: Spectrum, size: int) -> Masks:
-    """The best set of a spectrum, (1, n)."""
+def best_set(spectrum: Spectrum, size: int) -> Masks:
+    """Of a spectrum, (1, n)."""
     best = extremes.subset(spectrum, size, time_limit=SECONDS)
     mask = np.zeros((1, spectrum.n_players), dtype=np.bool_)
     mask[0, list(best.kept)] = True
     return mask
 
 
+def proposals(spectrum: Spectrum, size: int) -> Masks:
+    """Best sets, (c, n), c <= PROPOSED, none twice: of the spectrum, of its terms up to second order, of single
+    players' average effects where half are kept, and where `size` are."""
+    kinds = [spectrum, up_to(spectrum, 2), up_to(spectrum, 1), single_effects(spectrum, size / spectrum.n_players)]
+    return np.unique(np.concatenate([best_set(kind, size) for kind in kinds]), axis=0)
+
+
+def up_to(spectrum: Spectrum, order: int) -> Spectrum:
+    few = spectrum.orders() <= order
+    return Spectrum(spectrum.n_players, spectrum.supports[few], spectrum.coefficients[few])
+
+
+def single_effects(spectrum: Spectrum, share: float) -> Spectrum:
+    """First order where each player is kept with that probability: sum over T with i of F(T) (1 - 2 share)^(|T| - 1),
+    as the others' chi has mean 1 - 2 share (O'Donnell, Analysis of Boolean Functions, 8.4: the biased derivative)."""
+    others = np.float_power(1 - 2 * share, np.maximum(spectrum.orders() - 1, 0))
+    effects = np.zeros(spectrum.n_players)
+    for players, coefficient in zip(spectrum.players(), spectrum.coefficients * others, strict=True):
+        effects[list(players)] += coefficient
+    return Spectrum.from_terms(spectrum.n_players, [(i,) for i in range(spectrum.n_players)], effects.tolist())
+
+
+def asked(model: str, group: str, lists: int, seed: int, masks: Masks) -> NDArray[np.float64]:
+    """Readings (m, questions) of masks on questions of their own."""
+    game = opened(model, group, questions(lists, seed))
+    found = game.measure(masks)
+    game.close()
+    if found.failures:
+        raise SystemExit(next(iter(found.failures.values())))
+    return found.readings.astype(np.float64)
+
+
 def measure(model: str, group: str, game: OpenGame, kept: Measured, spectra: dict[str, Spectrum]) -> list[Cell]:
     """The three cells of a group: the choices, and what they are worth on held-out questions."""
     n = kept.n_players
     sizes = [round(share * n) for share in SHARES]
-    masks = {}
+    masks, proposed = dict[tuple[int, str], Masks](), dict[tuple[int, str], Masks]()
     for size in sizes:
         some = random_sets(n, size)
-        masks[size, "random"] = some[[int(np.argmax(kept.values(game, some)))]]
-        masks.update(((size, name), chosen(spectrum, size)) for name, spectrum in spectra.items())
-    trained = {key: float(kept.values(game, mask)[0]) for key, mask in masks.items()}
+        best_first = np.argsort(-kept.values(game, some), kind="stable")
+        proposed[size, "random"] = some[best_first[:PROPOSED]]
+        proposed[size, OURS] = proposals(spectra["stack"], size)
+        masks.update(((size, name), best_set(spectrum, size)) for name, spectrum in spectra.items())
     game.close()
-    test = opened(model, group, questions(HELD_OUT, HELD_OUT_SEED))
+    worth = asked(model, group, CHOOSING, CHOOSING_SEED, np.concatenate(list(proposed.values()))).mean(axis=1)
+    for key, sets in proposed.items():
+        here, worth = worth[: len(sets)], worth[len(sets) :]
+        masks[key] = sets[[int(np.argmax(here))]]
     everything = np.concatenate([np.ones((1, n), dtype=np.bool_), *masks.values()])
-    found = test.measure(everything)
-    test.close()
-    if found.failures:
-        raise SystemExit(next(iter(found.failures.values())))
-    readings = dict(zip(masks, found.readings[1:].astype(np.float64), strict=True))
-    full = float(found.readings[0].mean(dtype=np.float64))
+    found = asked(model, group, HELD_OUT, HELD_OUT_SEED, everything)
+    readings = dict(zip(masks, found[1:], strict=True))
     return [
-        cell_of(group, share, size, full, {name: readings[size, name] for name in CHOICES})
-        | {"trained": {name: trained[size, name] for name in CHOICES}}
+        cell_of(group, share, size, float(found[0].mean()), {name: readings[size, name] for name in CHOICES})
         for share, size in zip(SHARES, sizes, strict=True)
     ]
 
 
 def cell_of(group: str, share: float, size: int, full: float, readings: dict[str, NDArray[np.float64]]) -> Cell:
-    """Means of each choice, and what `stack` has more than the others with a 95% interval.
+    """Means of each choice, and what `chosen` has more than the others with a 95% interval.
 
     Paired over lists of words, not over questions: two questions of one list are no two samples.
     """
-    cell: Cell = {"group": group, "share": share, "kept": size, "full": full, "questions": len(readings["stack"])}
+    cell: Cell = {"group": group, "share": share, "kept": size, "full": full, "questions": len(readings[OURS])}
     lists = {name: found.reshape(-1, len(ASKED)).mean(axis=1) for name, found in readings.items()}
     for name, found in lists.items():
         cell[name] = float(found.mean())
-        more = lists["stack"] - found
+        more = lists[OURS] - found
         cell[f"over {name}"] = float(more.mean())
         cell[f"half {name}"] = 1.96 * float(more.std(ddof=1)) / math.sqrt(len(more))
     return cell
@@ -109,13 +149,14 @@ def report(cells: Sequence[Cell]) -> str:
         gains = [f"{cell[f'over {name}']:+.2f} ± {cell[f'half {name}']:.2f}" for name in ("lasso", "random")]
         values = [f"{cell[name]:.2f}" for name in ("full", *CHOICES)]
         rows.append([f"layers {cell['group']}, {cell['share']:.0%} kept", str(cell["kept"]), *values, *gains])
-    head = ["heads of", "kept", "all kept", "stack", "lasso", f"best of {RANDOM}", "stack - lasso", "stack - best of"]
+    named = ["stack, chosen", "stack", "lasso", f"best of {RANDOM}"]
+    head = ["heads of", "kept", "all kept", *named, "chosen - lasso", "chosen - best of"]
     behind = [c for c in cells if c["over lasso"] + c["half lasso"] < 0]
     ahead = [c for c in cells if c["over lasso"] - c["half lasso"] > 0]
     above = [c for c in cells if c["over random"] > 0]
     said = (
-        f"stack against lasso, beyond the paired 95% interval: behind in {len(behind)} of {len(cells)} cells, ahead in "
-        f"{len(ahead)}; above the best of {RANDOM} random sets in {len(above)}"
+        f"chosen against lasso, beyond the paired 95% interval: behind in {len(behind)} of {len(cells)} cells, ahead "
+        f"in {len(ahead)}; above the best of {RANDOM} random sets in {len(above)}"
     )
     return f"{markdown(head, rows)}\n\n{said}; {cells[0]['questions']} held-out questions"
 
@@ -133,7 +174,7 @@ def curve(cells: Sequence[Cell]) -> str:
     body = [plots.text(10, 18, "Logit difference on held-out questions, by the share of a group's heads that is kept")]
     for number, name in enumerate(CHOICES):
         x = 20.0 + 130 * number
-        shown = f"best of {RANDOM} random" if name == "random" else name
+        shown = {"random": f"best of {RANDOM} random", OURS: "stack, chosen"}.get(name, name)
         body += [plots.mark(x, 38, INK[name], shown), plots.text(x + 10, 42, shown)]
     for number, group in enumerate(groups):
         left = 40 + number * (size + gap)

@@ -120,7 +120,7 @@ def pruned(options: argparse.Namespace, group: str) -> list[component_pruning.Ce
         return component_pruning.measure(options.model, group, game, kept, spectra)
 
     return component_pruning.kept_cells(
-        options.games / f"pruning {group} {options.masks}.json", game.rules.digest, make
+        options.games / f"chosen {group} {options.masks}.json", game.rules.digest, make
     )
 
 
