@@ -8,7 +8,7 @@ UPSTREAM ?=
 export UPSTREAM
 
 PY   := .venv/bin/python
-VLLM := $(PYTHON) deploy/demo/vllm_cpu.py
+VLLM := $(PYTHON) deploy/demo/vllm_install.py
 # Where vLLM's CPU build exists, the tests run against the real server; elsewhere they skip those marked real_vllm.
 HAS_VLLM := $(filter Linux-x86_64 Linux-aarch64,$(shell uname -s)-$(shell uname -m))
 

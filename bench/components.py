@@ -119,9 +119,7 @@ def pruned(options: argparse.Namespace, group: str) -> list[component_pruning.Ce
         spectra = {name: spectrum(name, options.masks, given) for name in ("stack", "lasso")}
         return component_pruning.measure(options.model, group, game, kept, spectra)
 
-    return component_pruning.kept_cells(
-        options.games / f"chosen {group} {options.masks}.json", game.rules.digest, make
-    )
+    return component_pruning.kept_cells(options.games / f"chosen {group} {options.masks}.json", game.rules.digest, make)
 
 
 def speed(options: argparse.Namespace) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from deploy.demo.vllm_cpu import Unavailable, running_vllm
+from deploy.demo.vllm_cpu import running_vllm
+from deploy.demo.vllm_install import Unavailable
 
 
 @pytest.fixture(scope="session")

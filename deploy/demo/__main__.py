@@ -27,7 +27,8 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from deploy.demo.questions import QUESTIONS, Question
-from deploy.demo.vllm_cpu import Unavailable, running_vllm
+from deploy.demo.vllm_cpu import running_vllm
+from deploy.demo.vllm_install import Unavailable
 from spex_proxy.facts.explanation import Summary
 from spex_proxy.facts.review import Case
 from spex_proxy.flows.verify import verify

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from deploy.demo.vllm_cpu import Unavailable, running_vllm
+from deploy.demo.vllm_cpu import running_vllm
+from deploy.demo.vllm_install import Unavailable
 from spex_proxy.store.connect import open_store
 from spex_proxy.store.migrate import upgrade
 

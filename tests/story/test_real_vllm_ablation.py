@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from deploy.demo.vllm_cpu import MODEL
+from deploy.demo.vllm_install import MODEL
 
 pytestmark = [pytest.mark.real_vllm, pytest.mark.timeout(900)]
 

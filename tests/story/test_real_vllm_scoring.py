@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from deploy.demo import vllm_cpu
+from deploy.demo import vllm_cpu, vllm_install
 from spex_proxy.facts.evidence import Probe
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, TextRange
 from spex_proxy.ports.model_server import ModelServer
@@ -232,7 +232,12 @@ def test_vllms_api_key_guards_both_routes() -> None:
     """vLLM's own application with the plugin in it, without an engine behind: the key is asked for first."""
     environment = {**os.environ, **vllm_cpu._server_environment(), **vllm_cpu.plugin_environment()}
     done = subprocess.run(
-        [str(vllm_cpu.PYTHON), "-c", GUARDED], env=environment, capture_output=True, text=True, check=False, timeout=500
+        [str(vllm_install.PYTHON), "-c", GUARDED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     said = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("status")]
