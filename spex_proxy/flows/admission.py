@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from spex_proxy.facts.evidence import Probe
 from spex_proxy.facts.token_budget import TokenBudget
@@ -17,16 +17,25 @@ REST_S = 2.0
 """Before a spent budget is looked at again."""
 
 
-def at_once(table: Table, parts: Parts) -> int:
-    """Most probes in one call: of what production interrupts little should be lost, so it shrinks when it does."""
-    most = table.scorer.batch_size
-    if parts.gate is None or table.scorer.manner == "elsewhere":
+def most_of(caller: Caller, tokens: int, parts: Parts) -> int:
+    """Most probes of so many tokens in one call: of what production interrupts little should be lost, so it shrinks
+    when it does."""
+    most = caller.scorer.batch_size
+    if parts.gate is None or caller.scorer.manner == "elsewhere":
         return most
-    return min(most, parts.gate.at_once(len(table.tokens.prompt_ids)))
+    return min(most, parts.gate.at_once(tokens, caller.server))
 
 
-async def admitted(caller: Caller, probes: Sequence[Probe], parts: Parts, question: Question[Scored]) -> Scored | Kept:
-    """Ask when there is room; Kept, after a while at most, if there is none."""
+def at_once(table: Table, parts: Parts) -> int:
+    """The same of an explanation's probes."""
+    return most_of(table.caller, len(table.tokens.prompt_ids), parts)
+
+
+async def admitted(
+    caller: Caller, probes: Sequence[Probe], parts: Parts, question: Question[Scored], answered: Callable[[], int]
+) -> Scored | Kept:
+    """Ask when there is room; Kept, after a while at most, if there is none, or if it had to end; `answered` says how
+    much had come."""
     if caller.scorer.manner == "elsewhere":
         return await question(Leave())
     if why := await _overspent(caller, parts):
@@ -35,7 +44,7 @@ async def admitted(caller: Caller, probes: Sequence[Probe], parts: Parts, questi
     if parts.gate is None:
         return await question(Leave())
     tokens = sum(len(probe.prompt_ids) + len(probe.output_ids) for probe in probes)
-    turn = Turn(tokens, len(probes), caller.scorer.manner, caller.server)
+    turn = Turn(tokens, len(probes), caller.scorer.manner, caller.server, answered)
     return await parts.gate.ask(turn, question)
 
 

@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from spex_proxy.facts.errors import CannotExplain, UpstreamBusy
 from spex_proxy.facts.evidence import Probe
-from spex_proxy.flows.admission import admitted
+from spex_proxy.flows.admission import admitted, most_of
+from spex_proxy.flows.batch import Asking, count
 from spex_proxy.flows.table import Caller, Parts
 from spex_proxy.plug.kinds import Scores
-from spex_proxy.ports.gate.gate import Kept, Question
+from spex_proxy.ports.gate.gate import Kept
 from spex_proxy.ports.model_server import ModelServer
-from spex_proxy.ports.scorers import Scored
 from spex_proxy.wire.tokens import read_ids, read_rendered_ids
 
 Result = TypeVar("Result")
 
 PATIENCE_S = 600.0
-"""How long production may keep one question out before the job is given back."""
+"""How long production may keep us out, without one answer, before the job is given back."""
 
 
 async def open_ask(config: Mapping[str, Any], parts: Parts, *, project: str, key: str) -> ServerAsk:
@@ -74,23 +74,27 @@ class ServerAsk:
         if not all(probe.prompt_ids and probe.output_ids for probe in probes):
             raise CannotExplain("a question without a prompt or without an answer can't be scored")
 
-    def _question(self, batch: Sequence[Probe]) -> Question[Scored]:
-        return lambda _: self._scorer.score(batch, {})
-
     async def _score(self, probes: Sequence[Probe]) -> Scores:
         """Batch by batch; what the server left out is asked again. Raises UpstreamBusy when it does not get on."""
         found: list[NDArray[np.float32] | None] = [None] * len(probes)
         prompt_tokens = cached_tokens = 0
-        deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while missing := [number for number, row in enumerate(found) if row is None][: self._scorer.batch_size]:
-            batch = [probes[number] for number in missing]
-            got = await admitted(self._caller, batch, self._parts, self._question(batch))
-            if isinstance(got, Kept):
-                if asyncio.get_running_loop().time() > deadline:
-                    raise UpstreamBusy(f"kept out for {PATIENCE_S:.0f} s: {got.why}")
-                continue
-            prompt_tokens += got.prompt_tokens
-            cached_tokens += got.cached_tokens
-            for number, reading in zip(missing, got.readings, strict=True):
+        now = asyncio.get_running_loop().time
+        got_on_at = now()
+        longest = max(len(probe.prompt_ids) + len(probe.output_ids) for probe in probes)
+        while missing := [number for number, row in enumerate(found) if row is None]:
+            missing = missing[: most_of(self._caller, longest, self._parts)]
+            question = Asking(self._scorer, [probes[number] for number in missing], {})
+            scored = question.scored
+            try:
+                kept = await admitted(self._caller, question.probes, self._parts, question.ask, scored.answered)
+            finally:
+                count(self._parts.counters, question.ended())
+            prompt_tokens += scored.prompt_tokens
+            cached_tokens += scored.cached_tokens
+            for number, reading in zip(missing, scored.readings, strict=True):
                 found[number] = None if reading is None else reading.logprobs
+            if scored.answered():
+                got_on_at = now()
+            elif isinstance(kept, Kept) and now() - got_on_at > PATIENCE_S:
+                raise UpstreamBusy(f"kept out for {PATIENCE_S:.0f} s: {kept.why}")
         return Scores(tuple(row for row in found if row is not None), prompt_tokens, cached_tokens)

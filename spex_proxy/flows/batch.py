@@ -75,10 +75,10 @@ async def answered(
     probes = make_probes(table.game, table.tokens, table.salt, parts.plugins, masks)
     keys = [(probe.digest, replicate) for probe, replicate in zip(probes, replicates.tolist(), strict=True)]
     asked = {key: probe for key, probe in zip(keys, probes, strict=True) if key not in known}
-    question = _Question(table.scorer, tuple(asked.values()), headers)
+    question = Asking(table.scorer, tuple(asked.values()), headers)
     if asked:
         try:
-            kept = await admitted(table.caller, question.probes, parts, question.ask)
+            kept = await admitted(table.caller, question.probes, parts, question.ask, question.scored.answered)
         finally:
             memory.unanswered += question.ended()
             count(parts.counters, question.unanswered)
@@ -102,7 +102,7 @@ async def answered(
     )
 
 
-class _Question:
+class Asking:
     """One batch that is put to the scorer, and what has come of it whenever it ends."""
 
     def __init__(self, scorer: Scorer, probes: Sequence[Probe], headers: Mapping[str, str]) -> None:

@@ -49,7 +49,7 @@ async def worker_parts(settings: Settings, *, in_foreground: bool = False) -> As
         return Scorers(server, settings.scorer, settings.background_priority)
 
     budget = TokenBudget(settings.tokens_per_minute, settings.tokens_per_hour, settings.tokens_per_day)
-    marks = {BACKGROUND_HEADER: settings.handover_key.get_secret_value()} if settings.handover_key else {}
+    marks = {BACKGROUND_HEADER: settings.handover_key.get_secret_value() if settings.handover_key else "yes"}
     servers_of_all = ModelServers(settings.upstreams, key, settings.upstream_ca, marks)
     counters = Counters()
     in_force = RulesInForce(lambda: load_book(settings, settings.rules), settings.rules, counters, lambda _book: None)

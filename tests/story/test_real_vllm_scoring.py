@@ -228,20 +228,42 @@ asyncio.run(ask())
 """
 
 
+ABORTED = """
+import asyncio
+from types import SimpleNamespace as Some
+from spex_proxy_vllm.engine import InProcess
+from spex_proxy_vllm.scoring import Failed
+
+class Client:
+    vllm_config = Some(cache_config=None, use_v2_model_runner=False)
+
+    async def generate(self, *_, **__):
+        yield Some(outputs=[Some(finish_reason="abort")], num_cached_tokens=0, prompt_logprobs=None)
+
+try:
+    asyncio.run(InProcess(Client()).ask([5], Some(output_ids=(1,), cache_salt="", priority=0, extra=dict), whole=False))
+except Failed as failed:
+    print("status", failed.again)
+"""
+
+
+def in_vllms_python(script: str) -> list[list[str]]:
+    """The words of its lines that begin with `status`."""
+    environment = {**os.environ, **vllm_cpu._server_environment(), **vllm_cpu.plugin_environment()}
+    command = [str(vllm_install.PYTHON), "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("status")]
+
+
+def test_what_a_stopping_engine_aborts_is_asked_again() -> None:
+    """vLLM in its drain answers so instead of failing, and has no log-probabilities to give."""
+    assert in_vllms_python(ABORTED) == [["True"]]
+
+
 def test_vllms_api_key_guards_both_routes() -> None:
     """vLLM's own application with the plugin in it, without an engine behind: the key is asked for first."""
-    environment = {**os.environ, **vllm_cpu._server_environment(), **vllm_cpu.plugin_environment()}
-    done = subprocess.run(
-        [str(vllm_install.PYTHON), "-c", GUARDED],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=500,
-    )
-    assert done.returncode == 0, done.stderr
-    said = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("status")]
-    assert said == [
+    assert in_vllms_python(GUARDED) == [
         ["/v1/spex/score", "None", "401"],
         ["/v1/spex/score", "wrong", "401"],
         ["/v1/spex/score", "right", "503"],  # let in, and there is no engine

@@ -22,6 +22,7 @@ from typing import Any
 
 from spex_proxy_vllm.board import BOARD, Board
 from spex_proxy_vllm.handing import PATHS, Finished
+from spex_proxy_vllm.presence import BACKGROUND, path_of
 from spex_proxy_vllm.sender import Sender, Way, connection
 
 Message = MutableMapping[str, Any]
@@ -29,7 +30,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-BACKGROUND = b"x-spex-background"
 """What spex_proxy's own questions carry, with the key: they are no production."""
 CLOSE_S = 3.0
 """For what waits when the server stops."""
@@ -68,7 +68,7 @@ class Capture:
             seen.contained(seen.over)
 
     def _watch(self, scope: MutableMapping[str, Any]) -> Seen | None:
-        if self._sender is None or scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in PATHS:
+        if self._sender is None or scope["type"] != "http" or scope["method"] != "POST" or path_of(scope) not in PATHS:
             return None
         marks = [value for name, value in scope["headers"] if name == BACKGROUND]
         if marks and hmac.compare_digest(marks[0], self._sender.way.key.encode()):
@@ -174,7 +174,7 @@ class Seen:
         first = took if self._first_byte_s is None else self._first_byte_s
         self._sender.offer(
             Finished(
-                self._id, self._scope["method"], self._scope["path"], self._received_at.isoformat(),
+                self._id, self._scope["method"], path_of(self._scope), self._received_at.isoformat(),
                 tuple(self._scope["headers"]), self._status, self._headers, first, took, ending,
                 b"".join(self._request), b"".join(self._answer),
             )

@@ -51,6 +51,8 @@ class InProcess:
             raise Failed(f"{type(error).__name__}: {error}"[:300], again=type(error).__name__ in _BUSY) from error
         if last is None:
             raise Failed("the engine ended the request without an answer", again=True)
+        if last.outputs and last.outputs[0].finish_reason == "abort":  # it is being shut down, or put to sleep
+            raise Failed("the engine aborted the request", again=True)
         cached = last.num_cached_tokens or 0
         read = self._v2_rows if self._has_v2 else self._v1_rows
         return Answer(read(last, len(prompt), asked.output_ids, cached), len(ids), cached)

@@ -1,4 +1,4 @@
-"""The endpoint plugin: two routes under vLLM's own API key.
+"""The endpoint plugin: three routes under vLLM's own API key.
 
 POST /v1/spex/score   masks -> log-probabilities, streamed (asked.py, scoring.py)
 POST /v1/spex/ablate  masks of attention heads -> the same; off unless the server is started for it (ablating.py)
@@ -51,7 +51,8 @@ class SpexPlugin:
 async def load(request: Request) -> Response:
     client = getattr(request.app.state, STATE, None)
     about = {"plugin": __version__, "protocol": PROTOCOL, "runner": None if client is None else _runner(client)}
-    return JSONResponse(about | BOARD.read())
+    seen = {"in_flight": PRESENCE.in_flight} if BOARD.yields else {}
+    return JSONResponse(about | BOARD.read() | seen)
 
 
 async def score(request: Request) -> Response:

@@ -13,6 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 _OURS = "/v1/spex/"
+BACKGROUND = b"x-spex-background"
+"""Header of what spex_proxy's own background work asks by vLLM's ordinary routes. Who else sends it loses nothing but
+the room that would have been made for it."""
 _WORDS_ONLY = ("/tokenize", "/detokenize", "/render")
 """Ends of paths that no engine works for: workers of ours ask them before they mask anything."""
 
@@ -20,6 +23,8 @@ REMEMBERED = 32
 """Arrivals of production, and half as many masked queries, that are looked back on."""
 REGULAR = 1.5
 """Arrivals have a rhythm if a long interval (the 90th percentile) is at most so many times a short one (the 10th)."""
+TRIES = 8
+"""Masked queries lost in a row, after which none is begun in pauses that none seems to fit into."""
 LATE = 1.25
 """A request that did not come within so many of the longest interval, or of REGULAR long ones, is given up."""
 
@@ -42,6 +47,12 @@ class Presence:
         self._stays: deque[float] = deque(maxlen=REMEMBERED)
         """From that coming until nobody is here."""
         self._took: deque[float] = deque(maxlen=REMEMBERED // 2)
+        self._lost = 0
+        """Masked queries that production ended since one was answered."""
+
+    @property
+    def in_flight(self) -> int:
+        return self._in_flight
 
     @property
     def is_here(self) -> bool:
@@ -78,17 +89,22 @@ class Presence:
     def took(self, seconds: float) -> None:
         """One masked query, from its beginning to its answer."""
         self._took.append(seconds)
+        self._lost = 0
+
+    def lost(self) -> None:
+        """One masked query was ended for production's sake."""
+        self._lost += 1
 
     def wait_s(self) -> float:
         """In a pause: how long to wait before the next masked query. 0: it ends before production is due, or nobody
-        can tell when that is, or production is late, or there is no pause that one would fit into."""
+        can tell when that is, or production is late, or none seems to fit into any pause and that was not tried yet."""
         if len(self._intervals) < REMEMBERED // 2 or not self._took or self._came_at is None:
             return 0.0
         ordered, tenth = sorted(self._intervals), len(self._intervals) // 10
         short, long, longest = ordered[tenth], ordered[-1 - tenth], ordered[-1]
         needed, age = max(self._took), self._clock() - self._came_at
         is_regular, fits_ever = long <= REGULAR * short, sorted(self._stays)[tenth] + needed <= short
-        if not is_regular or not fits_ever or age + needed <= short:
+        if not is_regular or age + needed <= short or (not fits_ever and self._lost < TRIES):
             return 0.0
         return max(0.0, LATE * min(longest, REGULAR * long) - age)
 
@@ -117,5 +133,13 @@ class Watch:
 def is_production(scope: Any) -> bool:
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
+    path = path_of(scope)
+    if path.startswith(_OURS) or path.endswith(_WORDS_ONLY):
+        return False
+    return all(name != BACKGROUND for name, _ in scope["headers"])
+
+
+def path_of(scope: Any) -> str:
+    """As the routes know it: behind a proxy that does not strip its prefix, it begins with `--root-path`."""
     path: str = scope["path"]
-    return not path.startswith(_OURS) and not path.endswith(_WORDS_ONLY)
+    return path.removeprefix(scope.get("root_path", ""))

@@ -97,6 +97,7 @@ class Flight:
             if self._production.is_here:
                 room = self._most = 1  # from here on each request finds a step with one mask in it, at most
                 for number in await self.end():
+                    self._production.lost()
                     yield {"mask": number, "interrupted": True}
             else:
                 pause = self._production.wait_s()

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from spex_proxy.facts.load import Gaps, Production, Unseen
 from spex_proxy.facts.token_budget import Hours
-from spex_proxy.ports.gate.pace import WINDOW_S, Batch, Pace
+from spex_proxy.ports.gate.pace import ENOUGH, LEAST, LONGEST_WINDOW_S, WINDOW_S, Batch, Pace
 from spex_proxy.ports.gate.rules import (
     Manner,
     ServerLoad,
@@ -32,6 +32,11 @@ REST_S = 0.1
 PAUSES_S = 1.0
 """Where production was seen to pause within so long, its next pause is waited for: what is asked beside a stream
 lengthens that stream's next gap, whatever the pace; in a pause it lengthens nothing."""
+HELD_S = 20.0
+"""Where production comes and goes, a batch that the server holds back is ended after so long, so that whoever asks can
+look whether it is still to be asked; what was answered is kept."""
+FRUITLESS_S = 120.0
+"""For so long a server is asked beside production's streams, after a whole HELD_S in which no pause was long enough."""
 MOMENT_S = 0.25
 """Of the pace's tokens, what one batch may have."""
 LONGEST_WAIT_S = 2.0
@@ -48,6 +53,8 @@ class Turn:
     manner: Manner
     server: str = ""
     """Base URL of the replica that is asked."""
+    answered: Callable[[], int] = lambda: 0
+    """How many of the questions have been answered so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +108,19 @@ class Gate:
         self._window_asked = 0
         self._paused_at = self._busy_at = float("-inf")
         """When production was last seen to pause, and to be in flight."""
+        self._fruitless_at: dict[str, float] = {}
+        """When a replica had last answered nothing in production's pauses."""
         self.batch = Batch(most_per_batch, most_per_batch)
         self.counts: Counter[str] = Counter()
         """`asked`, `aborted`, in batches."""
 
-    def at_once(self, tokens: int) -> int:
+    def at_once(self, tokens: int, server: str = "") -> int:
         """Most questions of so many tokens each in one batch. Beside streams no more than the pace allows in a moment:
         a batch that has to be saved up for would stand for seconds, and be felt all at once."""
         production = self._production()
-        if not isinstance(production, Production) or not production.in_flight or self._pauses:
+        if not isinstance(production, Production) or not self._streams(production, server) or self._pauses(server):
             return self.batch.size
-        return max(1, min(self.batch.size, int(self._pace.rate * MOMENT_S / max(1, tokens))))
+        return max(1, min(self.batch.size, int(self._pace.tokens_s * MOMENT_S / max(1, tokens))))
 
     async def ask(self, turn: Turn, question: Question[T]) -> T | Kept:
         """Put a question as soon as the gate is open. Kept out: it stayed closed for `LONGEST_WAIT_S`, or
@@ -161,27 +170,36 @@ class Gate:
         assert isinstance(production, Production)
         if manner == "yields":
             return None
-        if production.in_flight and self._pauses:
-            return f"{production.in_flight} request(s) of production are in flight, which pauses often", LOOK_S
-        if production.in_flight and not self._has_credit(turn.tokens):
+        streams = self._streams(production, turn.server)
+        if streams and self._pauses(turn.server):
+            return f"{streams} request(s) of production are in flight, which pauses often", LOOK_S
+        if streams and not self._has_credit(turn.tokens, is_seen=production.in_flight > 0):
             return "the pace beside production's streams", LOOK_S
         return None
 
     def _manner(self, turn: Turn) -> Manner:
         """How this question bears on production now: where that leaves no pauses, a server that waited for one would
         wait for ever."""
-        return "beside" if turn.manner == "yields" and not self._pauses else turn.manner
+        return "beside" if turn.manner == "yields" and not self._pauses(turn.server) else turn.manner
 
-    def _leave(self, manner: Manner) -> Leave:
+    def _leave(self, turn: Turn, manner: Manner) -> Leave:
         """While production is about, one question at once: the next request waits for the step that it finds, and a
         step with one question in it is short."""
-        is_about = time.monotonic() - self._busy_at < PAUSES_S
+        is_about = time.monotonic() - self._busy_at < PAUSES_S or self._is_fruitless(turn.server)
         return Leave(1 if is_about else None, manner == "yields")
 
-    @property
-    def _pauses(self) -> bool:
+    def _pauses(self, server: str) -> bool:
         """Whether production leaves pauses that are worth waiting for."""
-        return time.monotonic() - self._paused_at < PAUSES_S
+        return time.monotonic() - self._paused_at < PAUSES_S and not self._is_fruitless(server)
+
+    def _is_fruitless(self, server: str) -> bool:
+        return time.monotonic() - self._fruitless_at.get(server, float("-inf")) < FRUITLESS_S
+
+    def _streams(self, production: Production, server: str) -> int:
+        """Requests of production in flight. Of those that passed no relay the server knows, and it is believed where
+        its pauses were of no use."""
+        others = self._server(server) if self._is_fruitless(server) else None
+        return max(production.in_flight, others.in_flight if isinstance(others, ServerLoad) else 0)
 
     def _tick(self, production: Production) -> None:
         """Learn from what is seen, and from the window that has ended."""
@@ -190,18 +208,20 @@ class Gate:
             self._busy_at = now
         else:
             self._paused_at = now
-        if now - self._window_at < WINDOW_S:
+        age, gaps = now - self._window_at, production.gaps.since(self._window_gaps)
+        if age < WINDOW_S or (gaps.total < ENOUGH and age < LONGEST_WINDOW_S):
             return
-        self._pace = self._pace.after(production.gaps.since(self._window_gaps), self._window_asked)
+        self._pace = self._pace.after(gaps, self._window_asked)
         self._window_at, self._window_gaps, self._window_asked = now, production.gaps, self._own.total()
 
-    def _has_credit(self, tokens: int) -> bool:
-        """Take the tokens of a question from what the pace allows; at most a second's worth is saved up."""
+    def _has_credit(self, tokens: int, *, is_seen: bool) -> bool:
+        """Take the tokens of a question from what the pace allows; at most a second's worth is saved up. Of streams
+        that no relay sees nobody knows the gaps: then it is the least pace."""
         now = time.monotonic()
-        rate = 0.0 if self._pace.is_off else self._pace.rate
+        rate = (0.0 if self._pace.is_off else self._pace.tokens_s) if is_seen else LEAST
         self._credit = min(self._credit + rate * (now - self._credit_at), max(rate, float(tokens)))
         self._credit_at = now
-        if self._pace.is_off or self._credit < tokens:
+        if not rate or self._credit < tokens:
             return False
         self._credit -= tokens
         return True
@@ -209,20 +229,15 @@ class Gate:
     async def _unless_closed(self, turn: Turn, question: Question[T]) -> T | Kept:
         """The answer; or production came, or, of a question that yields, has stayed. Ending the question closes its
         connection, which vLLM notices."""
-        manner = self._manner(turn)
+        manner, began = self._manner(turn), time.monotonic()
         told = self._server(turn.server)
-        by_middleware = isinstance(told, ServerLoad) and told.production is not None
-        asking = asyncio.ensure_future(question(self._leave(manner)))
+        by_middleware = isinstance(told, ServerLoad) and told.production is not None  # not read for nothing
+        asking = asyncio.ensure_future(question(self._leave(turn, manner)))
         try:
             while not asking.done():
-                production = self._production()
-                if isinstance(production, Production):
-                    self._tick(production)
-                why = closed_by_production(production, manner)
-                if why is None and by_middleware:  # not read for nothing while we ask
+                why = self._ends(manner) or (self._ends_held(turn, began) if manner == "yields" else None)
+                if why is None and by_middleware:
                     why = closed_by_middleware(self._server(turn.server), manner)
-                if manner == "yields" and not self._pauses:
-                    why = "production leaves no pauses any more"
                 if why is not None:
                     return Kept(why)
                 await asyncio.wait({asking}, timeout=LOOK_S)
@@ -231,3 +246,28 @@ class Gate:
             if not asking.done():
                 asking.cancel()
                 await asyncio.wait({asking})
+
+    def _ends(self, manner: Manner) -> str | None:
+        """Why a question that runs is ended now, or None."""
+        production = self._production()
+        if isinstance(production, Production):
+            self._tick(production)
+        if why := closed_by_the_clock(self._hours, datetime.now(UTC).time()):
+            return why
+        return closed_by_production(production, manner)
+
+    def _ends_held(self, turn: Turn, began: float) -> str | None:
+        """Why one that the server holds back is: its pauses are of no use, or it is time to look anew. Not where there
+        is no production at all: then it is slow, and nobody to make room for."""
+        if not self._pauses(turn.server):
+            return "production leaves no pauses any more"
+        now = time.monotonic()
+        if now - began < HELD_S:
+            return None
+        server = self._server(turn.server)
+        if self._busy_at < began and not (isinstance(server, ServerLoad) and server.in_flight):
+            return None
+        if turn.answered():
+            return "production comes and goes; what was answered is kept"
+        self._fruitless_at[turn.server] = now
+        return f"no pause of production's was long enough for a masked query, for {HELD_S:.0f} s"

@@ -21,7 +21,8 @@ FELT = 1.10
 """The 95th percentile with our work over that without it, from which on we are felt."""
 ENOUGH = 20
 """Gaps in a window that tell something."""
-WINDOW_S = 1.0
+WINDOW_S, LONGEST_WINDOW_S = 1.0, 30.0
+"""A window lasts until it has enough gaps, within these bounds."""
 OFF_EVERY = 8
 """Of so many windows one is without our work."""
 MEMORY = 0.3
@@ -37,16 +38,23 @@ class Pace:
     calm_s: float = math.nan
     """95th percentile of production's gaps without our work, in seconds; NaN while unknown."""
     windows: int = 0
+    is_blind: bool = False
+    """Whether not even the longest window had enough gaps: production does not stream, or hardly."""
 
     @property
     def is_off(self) -> bool:
         """Whether this window is one without our work."""
-        return math.isnan(self.calm_s) or self.windows % OFF_EVERY == 0
+        return self.windows % OFF_EVERY == 0 or (math.isnan(self.calm_s) and not self.is_blind)
+
+    @property
+    def tokens_s(self) -> float:
+        """In windows with our work. Where nobody knows how production does without it, the least."""
+        return LEAST if math.isnan(self.calm_s) else self.rate
 
     def after(self, gaps: Gaps, asked: int) -> Pace:
         """What a window teaches: production's gaps in it, and how many questions of ours ran in it."""
-        after = replace(self, windows=self.windows + 1)
-        if gaps.total < ENOUGH:
+        after = replace(self, windows=self.windows + 1, is_blind=gaps.total < ENOUGH)
+        if after.is_blind:
             return after
         felt = gaps.quantile(0.95)
         if not asked:

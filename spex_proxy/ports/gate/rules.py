@@ -38,6 +38,8 @@ class ServerLoad:
     """Of its requests, those that it knows to be masked queries, whoever asked them; 0 where it does not know."""
     production: Production | None = None
     """As vLLM's capture middleware counts it; None without it: then the load board knows all there is."""
+    in_flight: int = 0
+    """Requests of production, as our plugin counts them where it makes room for them; 0 where it does not tell."""
 
 
 def closed_by_production(production: Production | Unseen, manner: Manner) -> str | None:

@@ -137,6 +137,8 @@ def read_steps(told: Any) -> ServerLoad | Unseen | None:
     seen = told.get("production")
     if seen is not None:
         numbers += [seen.get("in_flight"), seen.get("awaiting_first")] if isinstance(seen, dict) else [None]
+    if (in_flight := told.get("in_flight", 0)) is not None:
+        numbers.append(in_flight)
     if not all(isinstance(number, int | float) for number in numbers):
         return Unseen("the model server's load can't be read: /v1/spex/load lacks a number")
     return ServerLoad(
@@ -144,6 +146,7 @@ def read_steps(told: Any) -> ServerLoad | Unseen | None:
         kv_usage=max(float(engine["kv_usage"]) for engine in engines),
         own=int(told["own"]),
         production=None if seen is None else Production(int(seen["in_flight"]), int(seen["awaiting_first"]), 0),
+        in_flight=int(in_flight or 0),
     )
 
 

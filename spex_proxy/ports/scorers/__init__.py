@@ -40,6 +40,10 @@ class Scored:
         """How many probes the server may hold, of a scorer that would give it `most`."""
         return most if self.width is None else min(most, self.width)
 
+    def answered(self) -> int:
+        """How many probes have a reading."""
+        return sum(reading is not None for reading in self.readings)
+
     def tell(self, number: int, reading: Reading | None, prompt_tokens: int, cached_tokens: int) -> None:
         """The server has answered one probe, with a reading or without."""
         self.readings[number] = reading

@@ -99,6 +99,16 @@ def test_few_gaps_teach_nothing() -> None:
     assert calm.after(window(0.3, ENOUGH - 1), asked=3).rate == calm.rate
 
 
+def test_where_production_hardly_streams_the_least_pace_is_allowed() -> None:
+    """Windows end without enough gaps only after the longest time: nobody would ever know how it does without us."""
+    blind = Pace().after(window(0.3, 3), asked=0)
+    assert not blind.is_off
+    assert blind.tokens_s == LEAST
+    seeing = blind.after(window(0.02), asked=3)
+    assert seeing.is_off  # gaps can be told now: first without us
+    assert seeing.after(window(0.02), asked=0).tokens_s == seeing.rate
+
+
 @given(st.lists(st.tuples(st.floats(0.0005, 0.3), st.booleans()), max_size=200))
 def test_the_pace_stays_in_its_bounds_and_rests(windows: list[tuple[float, bool]]) -> None:
     pace, offs = Pace(), 0

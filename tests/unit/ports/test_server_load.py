@@ -129,6 +129,8 @@ def test_the_plugins_reply() -> None:
     two = steps(3, own=4) | {"engines": [*steps(3, 0)["engines"], steps(2, 0)["engines"][0] | {"kv_usage": 0.9}]}
     assert read_steps(two) == ServerLoad(5, 0.9, own=4)
     assert read_steps(steps(3, own=4, age_s=60)) == ServerLoad(0, 0.5, own=4)
+    assert read_steps(steps(0, own=0) | {"in_flight": 3}) == ServerLoad(0, 0.5, own=0, in_flight=3)
+    assert isinstance(read_steps(steps(0, own=0) | {"in_flight": "3"}), Unseen)
     assert read_steps({"own": 0, "engines": []}) is None
     board = Board()
     board.record(0, 2, 1, 0.125)

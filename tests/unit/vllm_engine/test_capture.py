@@ -25,6 +25,7 @@ class Client:
     """One request, and what came back."""
 
     path: str = CHAT
+    root: str = ""
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: tuple[bytes, ...] = (b'{"a', b'": 1}')
     sent: list[Message] = field(default_factory=list)
@@ -32,7 +33,7 @@ class Client:
     """So many messages of the answer."""
 
     def scope(self) -> dict[str, Any]:
-        return {"type": "http", "method": "POST", "path": self.path, "headers": self.headers}
+        return {"type": "http", "method": "POST", "path": self.path, "root_path": self.root, "headers": self.headers}
 
     async def ask(self, app: Capture) -> None:
         pieces = iter([*self.body[:-1], None])
@@ -118,6 +119,11 @@ async def test_what_was_answered_is_handed_over_as_it_passed(opened: Door) -> No
     assert bodies == b'{"a": 1}' + b"".join(PIECES)
     assert [message.get("body") for message in client.sent] == [None, *PIECES, b""]
     assert server.counts == [(1, 1), (1, 0), (1, 0), (1, 0), (0, 0)]
+
+
+async def test_behind_a_prefix_that_nobody_strips(opened: Door) -> None:
+    (line,), _ = await told(opened, Client(f"/api{CHAT}", root="/api"), Server())
+    assert line["path"] == CHAT
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spex_proxy_vllm.presence import LATE, REMEMBERED, Presence
+from spex_proxy_vllm.presence import LATE, REMEMBERED, TRIES, Presence
 
 
 class World:
@@ -80,6 +80,21 @@ def test_where_nobody_can_tell_it_begins_at_once(world: World, intervals: list[f
     for _ in range(5):
         assert world.presence.wait_s() == 0
         world.now += 0.1
+
+
+def test_pauses_that_none_fits_into_are_tried_and_then_left_alone_until_production_is_late(world: World) -> None:
+    world.goes_on(*[1.0] * REMEMBERED)
+    world.presence.took(0.75)
+    for _ in range(TRIES):
+        assert world.presence.wait_s() == 0
+        world.presence.lost()
+    assert world.presence.wait_s() == pytest.approx(LATE - 0.5)
+    world.now += LATE - 0.5 + 1e-6
+    assert world.presence.wait_s() == 0
+    world.goes_on(*[1.0] * REMEMBERED)
+    assert world.presence.wait_s() > 0
+    world.presence.took(0.75)  # one did fit
+    assert world.presence.wait_s() == 0
 
 
 def test_requests_that_overlap_are_one_stay(world: World) -> None:

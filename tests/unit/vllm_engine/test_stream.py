@@ -17,7 +17,7 @@ import pytest
 
 from spex_proxy_vllm.asked import Asked, read
 from spex_proxy_vllm.plugin import Stream
-from spex_proxy_vllm.presence import PRESENCE, Presence, Watch
+from spex_proxy_vllm.presence import BACKGROUND, PRESENCE, Presence, Watch
 from spex_proxy_vllm.scoring import Answer, Failed, lines
 
 GOLDEN = json.loads((Path(__file__).parents[3] / "plugins/vllm_engine/golden/spex_score.json").read_text())
@@ -240,6 +240,7 @@ async def test_who_does_not_yield_does_not_look() -> None:
     assert len([line async for line in lines(asked(yields=False), engine, production)]) == 5
 
 
+@pytest.mark.parametrize("root", ["", "/api"])
 @pytest.mark.parametrize(
     ("method", "path", "counts"),
     [
@@ -253,18 +254,32 @@ async def test_who_does_not_yield_does_not_look() -> None:
         ("GET", "/metrics", False),
     ],
 )
-async def test_what_counts_as_production(method: str, path: str, counts: bool) -> None:
+async def test_what_counts_as_production(method: str, path: str, counts: bool, root: str) -> None:
+    """Also behind a proxy that leaves its prefix on, where uvicorn's `--root-path` names it."""
     seen: list[bool] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(PRESENCE.is_here)
         raise OSError("the client is gone")
 
+    scope = {"type": "http", "method": method, "path": root + path, "root_path": root, "headers": []}
     with pytest.raises(OSError, match="gone"):
-        await Watch(app)({"type": "http", "method": method, "path": path}, None, None)
+        await Watch(app)(scope, None, None)
     await Watch(lambda *_: asyncio.sleep(0))({"type": "lifespan"}, None, None)
     assert seen == [counts]
     assert not PRESENCE.is_here
+
+
+async def test_our_own_background_questions_are_not_production() -> None:
+    """A re-test, or a game that asks the served model: nobody makes room for these."""
+    seen: list[bool] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(PRESENCE.is_here)
+
+    for headers in ([(BACKGROUND, b"yes")], [(b"x-other", b"yes")]):
+        await Watch(app)({"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers}, None, None)
+    assert seen == [False, True]
 
 
 async def until(condition: Callable[[], object]) -> None:
