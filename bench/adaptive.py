@@ -77,7 +77,7 @@ def report(cells: Sequence[dict[str, float | int | str]]) -> str:
 
 def main(given: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.adaptive", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--games", type=Path, default=Path("../shared/games"))
+    parser.add_argument("--games", type=Path, required=True, help="folder of recorded games (bench/games.py)")
     parser.add_argument("--seeds", type=lambda text: [int(part) for part in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of the table")
     options = parser.parse_args(given)

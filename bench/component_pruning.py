@@ -189,7 +189,7 @@ def curve(cells: Sequence[Cell]) -> str:
         for share in (*SHARES, 1.0):
             body.append(plots.text(x_of(share), top + size + 16, f"{share:.0%}", 'text-anchor="middle" class="small"'))
         body.append(plots.text(left + size / 2, top + size + 34, f"layers {group}", 'text-anchor="middle"'))
-        for name in CHOICES:
+        for name in reversed(CHOICES):  # ours on top
             points = [(x_of(c["share"]), y_of(c[name]), c[name]) for c in some] + [
                 (x_of(1.0), y_of(some[0]["full"]), some[0]["full"])
             ]

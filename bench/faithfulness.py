@@ -181,7 +181,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 
     fits = [method for method in METHODS if method not in OWN_MASKS]
     parser = argparse.ArgumentParser(prog="python -m bench.faithfulness", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--games", type=Path, default=Path("../shared/games"), help="folder of recorded games")
+    parser.add_argument("--games", type=Path, required=True, help="folder of recorded games (bench/games.py)")
     parser.add_argument("--methods", type=lambda text: text.split(","), default=fits[::-1], help=", ".join(fits))
     parser.add_argument("--budgets", type=budget_list, default=list(BUDGETS), help=f"masks ({','.join(BUDGETS)})")
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2, 3, 4], help="orders of training rows (0,1,2,3,4)")

@@ -102,7 +102,7 @@ def met(yes: bool) -> str:
 def main(given: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.fit_speed", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--peer-python", required=True, metavar="PATH", help="an interpreter that has shapiq")
-    parser.add_argument("--games", type=Path, default=Path("../shared/games"))
+    parser.add_argument("--games", type=Path, required=True, help="folder of recorded games (bench/games.py)")
     parser.add_argument("--budgets", type=lambda text: [int(part) for part in text.split(",")], default=[128, 512])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args(given)

@@ -1,6 +1,6 @@
 """How far a spectrum can be trusted: out-of-fold R2, its interval, and the noise beneath it.
 
-R2 = 1 - sum (v - vhat)^2 / sum (v - mean v)^2 over uniform masks (METHOD 1.1),
+R2 = 1 - sum (v - vhat)^2 / sum (v - mean v)^2 over uniform masks,
 each predicted by a fit that has not seen it.
 """
 

@@ -4,7 +4,7 @@ A tree over {0,1} features is a sum over leaves of value times the indicator of
 the leaf's path, and the indicator of a path through players P is
 prod_{i in P} (1 + s_i z_i) / 2 with z_i = 1 - 2 x_i and s_i = +1 where the path
 takes x_i = 0. Multiplied out, a leaf of depth d is 2^d Fourier terms; that is
-the recursion N[S] = (L[S] + R[S]) / 2, N[S + i] = (L[S] - R[S]) / 2 of METHOD 2.1
+the recursion N[S] = (L[S] + R[S]) / 2, N[S + i] = (L[S] - R[S]) / 2
 (ProxySPEX, arXiv 2505.17495; Gorji et al., arXiv 2410.06300), unrolled so that
 all leaves of all trees are done at once.
 """
@@ -23,7 +23,7 @@ from spex_proxy.facts.evidence import Masks, Values
 from spex_proxy.facts.spectrum import WORD_BITS, Spectrum
 
 MAX_DEPTH = 8
-"""A tree of depth d has up to 4^d terms (METHOD 2.2 c)."""
+"""A tree of depth d has up to 4^d terms."""
 
 
 SUBSAMPLE = 0.7
@@ -47,7 +47,7 @@ class Forest:
 
     n_players: int
     base: float
-    """xgboost's base_score, which a dump of the trees leaves out (METHOD 2.2 a)."""
+    """xgboost's base_score, which a dump of the trees leaves out."""
     roots: NDArray[np.int64]
     """Shape (trees,). Node number of each tree's root, in the order of boosting."""
     player: NDArray[np.int64]

@@ -1,6 +1,6 @@
 """Do interactions stand on their parts? Three measures of how far a spectrum's terms form a hierarchy.
 
-METHOD 5, after ProxySPEX (arXiv 2505.17495), over a set of terms F:
+After ProxySPEX (arXiv 2505.17495), over a set of terms F:
 
     DSR  mean over S of the share of its direct subsets S - {i} that are in F
     SCR  share of S that some order of players builds up within F, one by one

@@ -1,6 +1,6 @@
 """What a spectrum says about players and groups of players.
 
-Formulas: METHOD 3, after ProxySPEX (arXiv 2505.17495), A.1. F is the Fourier
+Formulas: after ProxySPEX (arXiv 2505.17495), A.1. F is the Fourier
 coefficient, M the Moebius (Harsanyi) coefficient of v over sets of PRESENT players.
 """
 

@@ -6,7 +6,7 @@ Each is linear, and treats players alike, so each is a table c over sizes:
 
 Two such maps one after the other are a third, (c2 c1)[s, t] = sum_r C(s - t, r - t) c1[s, r] c2[r, t];
 tables are computed in exact fractions, because the alternating sums in them grow like 3^s.
-Formulas: METHOD 3 after ProxySPEX (arXiv 2505.17495), A.1; l is the largest order, sizes s and t:
+Formulas: after ProxySPEX (arXiv 2505.17495), A.1; l is the largest order, sizes s and t:
 
     moebius   M(T) = (-2)^t sum F(S)                           Harsanyi dividends
     banzhaf   BII(T) = (-2)^t F(T)                             Grabisch & Roubens 1999; order 1: BV

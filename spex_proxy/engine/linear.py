@@ -2,7 +2,7 @@
 
 Over bits b (what is kept, or what is removed) a spectrum is a polynomial
 
-    v(b) = sum_R c_R prod_{i in R} b_i,     c the Moebius coefficients (METHOD 3),
+    v(b) = sum_R c_R prod_{i in R} b_i,     c the Moebius coefficients,
 
 and y_R stands for the product of R: y_R <= b_i, y_R >= sum b_i - |R| + 1 (McCormick 1976; ProxySPEX,
 arXiv 2505.17495, A.3), y_R <= y_(R-i), y_R >= y_(R-i) + b_i - 1. Where the value is pushed one way each y_R is

@@ -7,7 +7,7 @@ among the training rows of the fits that the other folds judge.)
 
 The weights are those of a mixture, w >= 0 and sum w = 1, the mean of all values being a
 member too. They minimise the squared error of out-of-fold predictions (Breiman 1996, stacked
-regressions; ENGINE.md E), held towards `BELIEFS` as by so many further observations: on 128 masks a
+regressions; docs/engine.md), held towards `BELIEFS` as by so many further observations: on 128 masks a
 free fit of weights is luck.
 
 The last step is closed: each member's coefficients are a ridge on its own

@@ -2,7 +2,7 @@
 
 The decoder reads only the masks of its own design. The support that it finds
 owes nothing to the uniform masks, so these judge it: five folds of them, each predicted by the
-ridge on everything else. The public packages never run this last regression (METHOD 1.3).
+ridge on everything else. The public packages never run this last regression.
 """
 
 from __future__ import annotations

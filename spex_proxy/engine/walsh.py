@@ -2,7 +2,7 @@
 
 Players are bits: bit j of word w is player 64*w + j, in supports and in packed
 masks alike (facts.spectrum). chi_T(mask) = (-1)^|T & mask|, so a parity of
-bits is all there ever is to compute. Convention of METHOD 1.1 (arXiv
+bits is all there ever is to compute. Convention of SPEX (arXiv
 2502.13870, 2505.17495): F(T) = 2^-n sum_S (-1)^|S & T| v(S).
 """
 
@@ -103,7 +103,7 @@ def ordered(n_players: int, supports: Supports, coefficients: Coefficients) -> S
 def truncate(spectrum: Spectrum, k: int) -> Spectrum:
     """The constant and the `k` other terms of largest |F|; equal ones in canonical order.
 
-    Never a cut by energy: 95% of the energy caps R2 at .95 (METHOD 2.2 b). Terms
+    Never a cut by energy: 95% of the energy caps R2 at .95. Terms
     whose coefficient is exactly 0 go too. Standard errors go along.
     """
     if k < 0:

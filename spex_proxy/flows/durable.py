@@ -3,7 +3,7 @@
 DBOS keeps ids and nothing else. It is never asked what became of a job (the store knows), and nothing
 breaks if its database is deleted while the workers are stopped (flows/jobs.py hands the ids over again).
 
-Traps that are closed here, measured in JOBS.md:
+Traps that are closed here, each measured:
 
 - its default version is a hash of the code, and work of another version never runs: a constant;
 - its default serializer executes what stands in the database: JSON;

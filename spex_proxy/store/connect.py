@@ -164,7 +164,7 @@ def _set_up_beside_sqlite(connection: Any, _record: object) -> None:
 
 def _switch_to_wal(connection: Any) -> None:
     """One writer beside any number of readers; in the other journal modes readers and writers lock each other
-    out (JOBS.md measured a third of all reads failing). The file remembers the mode.
+    out (measured: a third of all reads failed). The file remembers the mode.
 
     While several processes open a new file at once, the switch fails at once instead of waiting as all else does.
     """

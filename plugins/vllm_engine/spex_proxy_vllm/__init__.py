@@ -2,6 +2,6 @@
 
 __version__ = "0.1.0"
 PROTOCOL = 2
-"""Of the two routes. A client that knows another number must not ask."""
+"""Of the routes. A client that knows another number must not ask."""
 HANDOVER = 1
 """Of the form in which the capture middleware hands exchanges over."""

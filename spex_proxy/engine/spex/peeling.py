@@ -1,6 +1,6 @@
 """Peeling: terms that explain a bin are taken out of every group's bins, until nothing more comes loose.
 
-Differences from the published peeling (METHOD 1.3), each needed by a test or measured (docs/engine.md):
+Differences from the published peeling, each needed by a test or measured (docs/engine.md):
 
 - after each round the coefficients of *all* terms are fitted anew, by least squares over all bins, each bin
   weighed by what was left in it: bins that hold unknown terms don't spoil the known ones, and an early error is
