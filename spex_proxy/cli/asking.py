@@ -13,6 +13,7 @@ import typer
 from spex_proxy import __version__
 from spex_proxy.cli.results import show as show_result
 from spex_proxy.cli.shell import AnyId, Store, Upstream, console, progress_bar, run_until_stopped, settings_from
+from spex_proxy.cli.shown import without_password
 from spex_proxy.facts.errors import SettingsError
 from spex_proxy.store.connect import reading
 
@@ -100,6 +101,12 @@ def why(any_id: AnyId, upstream: Upstream = None, store: Store = None) -> None:
         explain(str(found.exchange_id), upstream=upstream, store=store)
 
 
+def _masked(finding: Finding) -> Finding:
+    """A report is pasted into tickets: addresses of replicas stand in it without their passwords."""
+    name, found, advice = map(without_password, (finding.name, finding.found, finding.advice))
+    return replace(finding, name=name, found=found, advice=advice)
+
+
 def _spelled(target: str, exchange: Exchange) -> str:
     from spex_proxy.wire.aiming import spelled_for
 
@@ -129,7 +136,8 @@ def doctor(
         found: list[Finding] = []
 
         async def tell(findings: AsyncIterator[Finding]) -> None:
-            async for finding in findings:
+            async for told in findings:
+                finding = _masked(told)
                 found.append(finding)
                 if not is_json:
                     console.print(report.finding_line(finding))

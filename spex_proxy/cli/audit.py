@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from spex_proxy.cli.shell import AnyId, Store, console, fail, settings_from
+from spex_proxy.cli.shown import block, line
 from spex_proxy.facts.review import Case, CaseState, Refusal, Wish
 from spex_proxy.settings import Settings
 from spex_proxy.store import cases
@@ -34,12 +35,12 @@ CaseId = Annotated[str, typer.Argument(metavar="CASE", help="A case's id, or how
 def queues(store: Store = None) -> None:
     """How many cases wait, are being read, and are done."""
     settings = settings_from(store=store)
-    lines = _read(settings, cases.queues, settings.project)
+    found = _read(settings, cases.queues, settings.project)
     table = Table("queue", "open", "claimed", "done", "oldest open", box=None)
-    for line in lines:
-        oldest = f"{line.oldest_open:%Y-%m-%d %H:%M}" if line.oldest_open else ""
-        table.add_row(escape(line.queue), str(line.open), str(line.claimed), str(line.done), oldest)
-    console.print(table if lines else "no case yet: `spex-proxy audit open ID` puts an answer into a queue")
+    for one in found:
+        oldest = f"{one.oldest_open:%Y-%m-%d %H:%M}" if one.oldest_open else ""
+        table.add_row(line(one.queue), str(one.open), str(one.claimed), str(one.done), oldest)
+    console.print(table if found else "no case yet: `spex-proxy audit open ID` puts an answer into a queue")
 
 
 @audit.command("cases")
@@ -62,7 +63,7 @@ def list_(
         state_said = f"{case.state} {case.holder or case.label or ''}".strip()
         opened = f"{case.created_at:%Y-%m-%d %H:%M}"
         cells = (case.id[:12], case.queue, case.why, state_said, case.exchange_id[:13], opened)
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(line, cells))
     console.print(table if found else "nothing")
 
 
@@ -137,9 +138,14 @@ def history(case_id: CaseId, store: Store = None) -> None:
     settings = settings_from(store=store)
     case = _read(settings, cases.load_case, _whole(settings, case_id), project=settings.project)
     _tell(case)
+    # columns, so that no name and no note reaches the left edge, where a line of the history begins
+    table = Table.grid(padding=(0, 2))
+    for wraps in (False, True, False, True):
+        table.add_column(no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")
     for event in _read(settings, cases.history, case.id, project=settings.project):
         said = " ".join(part for part in (event.label, event.note) if part)
-        console.print(f"{event.at:%Y-%m-%d %H:%M:%S}  {escape(event.who)}  {event.act}  {escape(said)}".rstrip())
+        table.add_row(f"{event.at:%Y-%m-%d %H:%M:%S}", line(event.who), event.act, block(said))
+    console.print(table)
 
 
 def _act(
@@ -158,13 +164,14 @@ def _act(
 
 
 def _tell(case: Case) -> None:
-    until = f" until {case.held_until:%H:%M} UTC" if case.held_until else ""
-    whose = f" by {escape(case.holder)}{until}" if case.holder else ""
-    label = f": [bold]{escape(case.label)}[/bold]" if case.label else ""
-    console.print(
-        f"case {case.id[:12]} in {escape(case.queue)} ({escape(case.why)}) is {case.state}{whose}{label}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    told = Text(f"case {case.id[:12]} in ").append_text(line(case.queue))
+    told.append(" (").append_text(line(case.why)).append(f") is {case.state}")
+    if case.holder:
+        told.append(" by ").append_text(line(case.holder))
+        told.append(f" until {case.held_until:%H:%M} UTC" if case.held_until else "")
+    if case.label:
+        told.append(": ").append_text(line(case.label, "bold"))
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def _me(who: str | None) -> str:

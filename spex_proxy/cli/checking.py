@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from spex_proxy.settings import Settings
 
-POLL_S = 0.3
 Segments = Annotated[str | None, typer.Option(help="Segments by their numbers, with commas between: 3,5.")]
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help="Ask the model from here, or leave it to the worker and go on.")
@@ -143,24 +142,18 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _work_on(settings: Settings, job_id: str) -> None:
     """Wait until the worker is done with a job; where there is no worker, work on it from here."""
-    from spex_proxy.flows.transactions import read, write
-    from spex_proxy.flows.work import Retries, run_job
-    from spex_proxy.store import outbox, workers
+    from spex_proxy.cli.working import see_through
     from spex_proxy.wiring.worker import worker_parts
-
-    ttl = timedelta(seconds=settings.worker_ttl_s)
 
     async def run(stop: asyncio.Event) -> None:
         async with worker_parts(settings, in_foreground=True) as parts:
-            if not await read(parts.store, workers.live, ttl):
-                job = await write(parts.store, outbox.claim, f"cli:{job_id}", job_id=job_id)
-                if job is not None:
-                    await run_job(job, parts, lambda _report: None, retries=Retries(tries=1))
-            while not stop.is_set():
-                now = await read(parts.store, outbox.load_job, job_id, project=settings.project)
-                if now.state not in ("queued", "running"):
-                    return
-                await asyncio.sleep(POLL_S)
+            ttl = timedelta(seconds=settings.worker_ttl_s)
+            working = asyncio.create_task(see_through(job_id, parts, settings.project, ttl))
+            stopping = asyncio.create_task(stop.wait())
+            await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+            working.cancel()
+            await working
 
     with console.status("asking the model"):
         run_until_stopped(run)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,25 @@ from spex_proxy.facts.query import Noun
 
 BATCH = 5_000
 """Rows of one row group."""
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Where to write: a file beside `path`, which takes its name at the end. What breaks off before is deleted, so
+    that a file of this name holds everything or what it held before. A pipe is written to as it is."""
+    if path.exists() and not path.is_file():
+        yield path
+        return
+    target = path.resolve()  # a link stays one
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part.touch()
+        if target.exists():
+            shutil.copymode(target, part)  # before anything stands in it
+        yield part
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def write_jsonl(path: Path, _noun: Noun, rows: Iterable[dict[str, Any]]) -> int:

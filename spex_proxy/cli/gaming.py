@@ -39,7 +39,9 @@ def list_() -> None:
 
 @game.command()
 def run(
-    maker: Annotated[str, typer.Argument(metavar="GAME", help="components, training, in_context, or a plugin's.")],
+    maker: Annotated[
+        str, typer.Argument(metavar="GAME", help="components, training, in_context, table, or a plugin's.")
+    ],
     config: Annotated[Path, typer.Option(help="YAML or JSON: what to play with. docs/ has an example of each.")],
     upstream: Upstream = None,
     store: Store = None,

@@ -15,9 +15,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from spex_proxy.cli.shell import AnyId, Store, console, fail, settings_from
+from spex_proxy.cli.shell import AnyId, Store, console, errors, fail, settings_from
+from spex_proxy.cli.shown import paragraph
 from spex_proxy.facts.query import NOUNS, Noun, Query, fields_of
-from spex_proxy.store.connect import reading
+from spex_proxy.store.connect import StoreError, reading
 from spex_proxy.wiring.store import ready_store
 
 SHOWN = {
@@ -159,7 +160,7 @@ def export(
     store: Store = None,
 ) -> None:
     """Write all that fits to a file: JSON, one object a line, or Parquet. Without texts of prompts or answers."""
-    from spex_proxy.cli.files import write_jsonl, write_parquet
+    from spex_proxy.cli.files import whole, write_jsonl, write_parquet
 
     noun = _noun(what)
     if out.suffix not in (".jsonl", ".parquet"):
@@ -167,9 +168,13 @@ def export(
     with _reader(store) as (read, project):
         rows = _rows(read, project, noun, query)
         try:
-            count = (write_jsonl if out.suffix == ".jsonl" else write_parquet)(out, noun, rows)
+            with whole(out) as part:
+                count = (write_jsonl if out.suffix == ".jsonl" else write_parquet)(part, noun, rows)
         except OSError as error:
             fail(f"{out} can't be written: {error.strerror or error}")
+        except (StoreError, KeyboardInterrupt):
+            errors.print(f"the export broke off: {paragraph(str(out))} is not written", highlight=False)
+            raise
     console.print(f"{count} {noun} in {out}", highlight=False, markup=False)
 
 

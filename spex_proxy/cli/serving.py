@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from spex_proxy import __version__
 from spex_proxy.cli.shell import Store, Upstream, console, errors, run_until_stopped, settings_from
+from spex_proxy.cli.shown import paragraph, store_address, without_password
 from spex_proxy.facts.errors import SpexError
 from spex_proxy.store.connect import StoreError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from spex_proxy.flows.work import Report
     from spex_proxy.settings import Settings
 
-
+ADMIN_PORT = "Second port: pages, JSON API, health and metrics. [env: SPEX_ADMIN_PORT]"
 Workers = Annotated[int | None, typer.Option(help="Relay processes on the relay port. [env: SPEX_WORKERS]")]
 
 
@@ -25,7 +26,7 @@ def up(
     upstream: Upstream = None,
     store: Store = None,
     port: Annotated[int | None, typer.Option(help="Relay port. [env: SPEX_PORT]")] = None,
-    admin_port: Annotated[int | None, typer.Option(help="Port of health and metrics. [env: SPEX_ADMIN_PORT]")] = None,
+    admin_port: Annotated[int | None, typer.Option(help=ADMIN_PORT)] = None,
     explain_rate: Annotated[float | None, typer.Option(help="Share of requests to explain, 0 to 1.")] = None,
     workers: Workers = None,
 ) -> None:
@@ -39,12 +40,14 @@ def up(
     try:
         migrate(settings)
     except (SpexError, StoreError) as error:
-        errors.print(f"[bold red]nothing can be stored or explained:[/bold red] {escape(str(error))}", highlight=False)
+        errors.print(
+            f"[bold red]nothing can be stored or explained:[/bold red] {paragraph(str(error))}", highlight=False
+        )
         errors.print("Production is served all the same. Mend the store and start again.")
     console.print(
         f"[bold]spex-proxy[/bold] {__version__}  "
-        f"apps: [bold]{_apps_ask(settings)}[/bold]  ->  {escape(settings.upstream)}\n"
-        f"[dim]explaining {settings.explain_rate:.0%} of what passes; store {escape(settings.store)}; "
+        f"apps: [bold]{_apps_ask(settings)}[/bold]  ->  {escape(without_password(settings.upstream))}\n"
+        f"[dim]explaining {settings.explain_rate:.0%} of what passes; store {escape(store_address(settings.store))}; "
         f"pages http://{settings.admin_host}:{settings.admin_port}/spex/[/dim]"
     )
     raise typer.Exit(run_until_stopped(lambda stop: run_up(settings, stop)))

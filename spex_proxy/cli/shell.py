@@ -12,7 +12,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -23,6 +22,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from spex_proxy.cli.shown import paragraph
 from spex_proxy.facts.errors import SettingsError, SpexError
 from spex_proxy.settings import Settings
 
@@ -93,5 +93,5 @@ def progress_bar(unit: str = "masks") -> Progress:
 
 
 def fail(message: str) -> NoReturn:
-    errors.print(f"[bold red]spex-proxy:[/bold red] {escape(message)}", highlight=False)
+    errors.print(f"[bold red]spex-proxy:[/bold red] {paragraph(message)}", highlight=False, emoji=False)
     sys.exit(1)

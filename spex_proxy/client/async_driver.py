@@ -11,7 +11,8 @@ import httpx
 from spex_proxy.client import policy
 from spex_proxy.client.calls import Call
 from spex_proxy.client.reading import Reply
-from spex_proxy.client.transport import failed, reply_of, request_of
+from spex_proxy.client.transport import broken, failed, reply_of, request_of
+from spex_proxy.facts.errors import UpstreamError
 
 T = TypeVar("T")
 
@@ -111,11 +112,11 @@ class _Line:
         except httpx.HTTPError as error:
             return failed(error, call)
 
-    async def _more(self) -> bytes:
+    async def _more(self) -> bytes | UpstreamError:
         try:
             return await anext(self._chunks, b"") if self._chunks else b""
-        except httpx.HTTPError:
-            return b""
+        except httpx.HTTPError as error:
+            return broken(error)
 
     async def close(self) -> None:
         if self._response is not None:

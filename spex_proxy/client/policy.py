@@ -4,7 +4,7 @@ A driver performs each step and sends back what came of it:
 
     Call   one request                    -> Reply
     Open   one request, answer streamed   -> Reply (its body only if it is an error)
-    More   of the stream that is open     -> bytes, empty at its end, however it ended
+    More   of the stream that is open     -> bytes, empty at its end; or the UpstreamError that broke it off
     Pause  wait                           -> None
     Tell   hand an item to the caller     -> None
 """
@@ -89,18 +89,19 @@ def pages(call: Call[Any]) -> Steps[None]:
 
 
 def lines(call: Call[Any]) -> Steps[None]:
-    """Tell each line of an answer that is streamed, without its end. Raises UpstreamError if the last has none."""
+    """Tell each line of an answer that is streamed, without its end. Raises UpstreamError if the answer breaks off,
+    be it between two lines."""
     reply: Reply = yield Open(call)
     fault = fault_of(reply, call)
     if fault is not None:
         raise fault
-    rest = b""
-    while chunk := (yield More()):
+    rest, asked = b"", f"{call.method} {call.path}"
+    while chunk := (yield from _more(asked)):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield Tell(line)
     if rest:
-        raise UpstreamError(f"{call.method} {call.path}: the answer broke off in the middle of a line")
+        raise UpstreamError(f"{asked}: the answer broke off in the middle of a line")
 
 
 def following(job_id: str, project: str | None) -> Steps[JobRecord]:
@@ -111,14 +112,14 @@ def following(job_id: str, project: str | None) -> Steps[JobRecord]:
         fault = fault_of(reply, call)
         if fault is None:
             decoder = EventDecoder()
-            while chunk := (yield More()):
+            fault = UpstreamError(f"the events of job {job_id} broke off")
+            while isinstance(chunk := (yield More()), bytes) and chunk:
                 failed = 0
                 for name, data in decoder.feed(chunk):
                     job = read(JobRecord, data, call.path)
                     yield Tell(job)
                     if name == "end":
                         return job
-            fault = UpstreamError(f"the events of job {job_id} broke off")
         failed += 1
         if not _may_pass(fault) or failed == TRIES:
             raise fault
@@ -156,6 +157,14 @@ def measured(any_id: str, segments: Sequence[int], project: str | None) -> Steps
         if job.state != "done":
             raise CannotExplain(f"job {job.id} ended as {job.state}: {job.reason or 'no reason was given'}")
     return (yield from answer(check_calls.coalitions(any_id, segments, project)))
+
+
+def _more(asked: str) -> Steps[bytes]:
+    """The next bytes of the stream that is open, none at its end. Raises UpstreamError if it breaks off before."""
+    chunk: bytes | UpstreamError = yield More()
+    if isinstance(chunk, UpstreamError):
+        raise UpstreamError(f"{asked}: {chunk}") from chunk
+    return chunk
 
 
 def _may_pass(fault: SpexError) -> bool:

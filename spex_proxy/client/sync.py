@@ -56,7 +56,8 @@ class Client(Driver):
         return self._each(policy.pages(call))
 
     def export(self, noun: Noun, **filters: Any) -> Iterator[bytes]:
-        """`exchanges`, `explanations` or `interactions` as JSON, one object a line, as the server streams them."""
+        """`exchanges`, `explanations` or `interactions` as JSON, one object a line, as the server streams them.
+        Raises UpstreamError if the stream breaks off before its end: what came until then is not all."""
         return self._each(policy.lines(calls.exported(noun, filters, self._project)))
 
     def indices(self, any_id: str, *, index: str = "fsii", order: int = 2, limit: int = 200) -> IndexRecord:

@@ -8,7 +8,7 @@ import httpx
 
 from spex_proxy.client.calls import Call
 from spex_proxy.client.reading import Reply, retry_after
-from spex_proxy.facts.errors import UpstreamBusy
+from spex_proxy.facts.errors import UpstreamBusy, UpstreamError
 
 
 def request_of(http: httpx.Client | httpx.AsyncClient, base: str, call: Call[Any]) -> httpx.Request:
@@ -32,3 +32,8 @@ def failed(error: httpx.HTTPError, call: Call[Any]) -> Reply:
     """No answer: said as one of our own errors, worth another try."""
     what = str(error) or type(error).__name__
     return Reply(0, b"", failure=UpstreamBusy(f"{call.method} {call.path}: spex-proxy can't be reached: {what}"))
+
+
+def broken(error: httpx.HTTPError) -> UpstreamError:
+    """A stream that ended before its end: what it brought is not the whole."""
+    return UpstreamError(f"the answer broke off: {str(error) or type(error).__name__}")

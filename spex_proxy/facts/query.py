@@ -122,3 +122,13 @@ def unknown_fields(given: Mapping[str, Any], noun: Noun) -> list[str]:
     """Names that a list of these has no filter for."""
     known = {f.name for f in fields_of(noun)}
     return [name for name in given if name not in known]
+
+
+def misplaced(given: Mapping[str, Any], noun: Noun) -> tuple[str, str] | None:
+    """The first filter among `given` that only others have, and that in words: unsaid, it would seem to be obeyed.
+    What is no filter at all is the caller's business."""
+    others = {f.name: f.metadata["of"] for f in dataclasses.fields(Query)}
+    for name in unknown_fields(given, noun):
+        if name in others:
+            return name, f"{noun} have no filter `{name}`; {' and '.join(others[name])} have it"
+    return None

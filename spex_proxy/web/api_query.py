@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter
 
 from spex_proxy.engine.interactions import TABLES, index
-from spex_proxy.facts.errors import TooBroad
+from spex_proxy.facts.errors import SpexError, TooBroad
 from spex_proxy.facts.query import NOUNS, Noun, Query
 from spex_proxy.facts.records import AggregateRecord, ComparisonRecord, IndexRecord, InteractionPage
 from spex_proxy.store import browse
@@ -154,13 +154,19 @@ def _add_export(router: APIRouter, doors: Doors, noun: Noun) -> None:
 
 
 def lines(doors: Doors, noun: Noun, query: Query, project: str) -> Iterator[bytes]:
-    """Page by page, each one consistent state: a reader that is slow holds no transaction open."""
+    """Page by page, each one consistent state: a reader that is slow holds no transaction open.
+
+    Raises SpexError where the server stops before the last page: so the body stays without its end, and no client
+    takes it for the whole.
+    """
     cursor: str | None = None
     while True:
         rows, cursor = rows_of(noun, doors.read, query, project, cursor)
         yield b"".join(json.dumps(row, ensure_ascii=True, allow_nan=False).encode() + b"\n" for row in rows)
-        if cursor is None or doors.is_stopping():
+        if cursor is None:
             return
+        if doors.is_stopping():
+            raise SpexError(f"an export of {noun} was broken off, because the server is stopping")
 
 
 def rows_of(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from fastapi import Query as Parameter
 from sqlalchemy import Connection
 
-from spex_proxy.facts.query import Noun, Query, fields_of
+from spex_proxy.facts.query import Noun, Query, fields_of, misplaced
 from spex_proxy.store.fitting import refuse_broad
 from spex_proxy.store.lookup import find
 from spex_proxy.store.search import match_of
@@ -41,7 +41,10 @@ def filters_of(noun: Noun) -> Callable[..., Query]:
 
 
 def checked(query: Query, noun: Noun) -> Query:
-    """Raises Refused for what no schema can say."""
+    """Raises Refused for what no schema can say: not every query was made from the parameters of a list."""
+    wrong = misplaced(query.said(), noun)
+    if wrong is not None:
+        raise Refused(422, "invalid_request", wrong[1], f"query.{wrong[0]}")
     refuse_broad(query, noun)
     try:
         if query.text is not None:

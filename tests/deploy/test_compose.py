@@ -35,6 +35,14 @@ def test_every_variable_stands_in_the_example_and_no_secret_has_a_value_there() 
     assert {name: example_environment()[name] for name in FILLED_IN} == dict.fromkeys(FILLED_IN, "")
 
 
+def test_a_variable_with_the_name_of_a_setting_is_that_setting() -> None:
+    """SPEX_WORKERS, say, are relay processes: whoever writes it into deploy/.env must not start containers."""
+    for key, name in re.findall(r"([\w-]+): \$\{(SPEX_\w+)", (DEPLOY / "compose.yaml").read_text()):
+        assert key == name
+    settings = {f"SPEX_{name.upper()}" for name in Settings.model_fields}
+    assert {name for name in example_environment() if name.startswith("SPEX_")} <= settings
+
+
 def test_images_are_pinned_to_a_release(services: dict[str, Any]) -> None:
     for name, service in services.items():
         assert re.search(r":v?\d+\.\d+(\.\d+)?(-[a-z]+)?$", service["image"]), name

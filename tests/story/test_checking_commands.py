@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,9 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from spex_proxy import cli
+from spex_proxy.cli import working
 from spex_proxy.facts.explanation import Explanation, Flag
-from spex_proxy.store import cases, flags
+from spex_proxy.store import cases, flags, outbox, workers
 from tests.story.explaining import RECIPE, Desk, question, sentences
 from tests.story.scripted_model import ANSWER, ScriptedModel, planted
 
@@ -91,6 +95,72 @@ def test_from_the_cause_to_the_report(
     assert "&lt;i&gt;look&lt;/i&gt;" in page
     assert not {"\x1b", "\u202e"} & set(page)
     assert len(page) < 400_000
+
+
+def left_by(store: Engine, explained: Explanation, who: str) -> str:
+    """A re-test of the second segment, claimed by `who`; the job's id."""
+    spex("retest", explained.id, "--segments", "2", "--no-wait", "--store", str(store.url))
+    with store.begin() as conn:
+        job = outbox.claim(conn, who)
+    assert job is not None
+    assert job.kind == "retest"
+    return job.id
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("who", ["cli:elsewhere:1:abcd", "a worker that was killed"])
+def test_what_a_killed_run_has_left_is_taken_over(
+    model: ScriptedModel, store: Engine, explained: Explanation, who: str
+) -> None:
+    job_id = left_by(store, explained, who)
+    said = spex("retest", explained.id, "--segments", "2", "--upstream", model.url, "--store", str(store.url))
+    assert "The answer changes without it" in said
+    with store.begin() as conn:
+        job = outbox.load_job(conn, job_id)
+        assert (job.state, job.attempts) == ("done", 2)
+        assert workers.live(conn, timedelta(days=1)) == (), "who is done beats no more"
+
+
+def test_what_somebody_works_on_is_left_to_them(store: Engine, explained: Explanation) -> None:
+    ttl, me, other = timedelta(seconds=20), "cli:here:1:a", "cli:elsewhere:1:b"
+    job_id = left_by(store, explained, other)
+
+    def taken() -> outbox.Job | None:
+        with store.begin() as conn:
+            return working.take(conn, job_id, me, "default", ttl)
+
+    with store.begin() as conn:
+        workers.beat(conn, other, concurrency=1)
+    assert taken() is None, "it is being worked on in another terminal"
+    with store.begin() as conn:
+        workers.leave(conn, other)
+        workers.beat(conn, "a worker", concurrency=1)
+    assert taken() is None, "a worker will take it over"
+    with store.begin() as conn:
+        workers.leave(conn, "a worker")
+        workers.beat(conn, "cli:elsewhere:2:c", concurrency=1)
+    job = taken()
+    assert job is not None, "who works on something else takes nothing over"
+    assert (job.worker, job.attempts) == (me, 2)
+    again = taken()
+    assert again is not None, "a claim whose answer was lost is still ours"
+    assert (again.worker, again.attempts) == (me, 3)
+
+
+@pytest.mark.timeout(60)
+def test_an_interrupted_run_hands_its_job_back(model: ScriptedModel, store: Engine, explained: Explanation) -> None:
+    def interrupting(_prompt: str) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
+        return ANSWER
+
+    model.says = interrupting
+    where = ("--upstream", model.url, "--store", str(store.url))
+    assert "stopped;" in spex("retest", explained.id, "--segments", "2", *where, code=1)
+    with store.begin() as conn:
+        (job,) = outbox.jobs_of_exchange(conn, str(explained.exchange_id), kind="retest")
+        assert (job.state, job.worker) == ("queued", None)
+        assert workers.live(conn, timedelta(days=1)) == ()
 
 
 def test_what_can_not_be_done_is_said(store: Engine, explained: Explanation, tmp_path: Path) -> None:

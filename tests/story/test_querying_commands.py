@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from spex_proxy import cli
 from spex_proxy.facts.explanation import Explanation
+from spex_proxy.web import api_query
 from tests.story.explaining import RECIPE, Desk, count, question, sentences
 from tests.story.scripted_model import ANSWER, ScriptedModel, planted
 
@@ -76,6 +78,54 @@ def test_exporting(explained: Explanation, where: tuple[str, str], tmp_path: Pat
     assert "can't be written" in spex(
         "export", "explanations", "--out", str(tmp_path / "no" / "a.jsonl"), *where, code=1
     )
+
+
+def test_a_filter_that_a_noun_does_not_have_is_no_filter_passed_over(
+    explained: Explanation, where: tuple[str, str], tmp_path: Path
+) -> None:
+    exchange = ("--exchange", str(explained.exchange_id))
+    said = spex("find", "exchanges", *exchange, *where, code=1)
+    assert "exchanges have no filter `exchange`; explanations and interactions have it" in said
+    assert len(json.loads(spex("find", "explanations", *exchange, "--json", *where))) == 1
+    out = tmp_path / "rows.jsonl"
+    said = spex("export", "interactions", "--state", "failed", "--out", str(out), *where, code=1)
+    assert "interactions have no filter `state`; exchanges have it" in said
+    assert list(tmp_path.glob("*rows*")) == []
+    said = spex("aggregate", "--since", "2000-01-01", "--state", "failed", *where, code=1)
+    assert "explanations have no filter `state`; exchanges have it" in said
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("trouble", [OperationalError("SELECT", {}, OSError("disk")), KeyboardInterrupt()])
+def test_an_export_that_breaks_off_leaves_no_file_that_looks_whole(
+    explained: Explanation,
+    where: tuple[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    trouble: BaseException,
+) -> None:
+    out = tmp_path / f"rows{suffix}"
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    spex("export", "explanations", "--out", str(out), *where)
+    out.chmod(0o600)
+    before = out.read_bytes()
+    rows_of = api_query.rows_of
+
+    def breaks_off(*given: Any) -> Any:
+        if given[-1] is not None:
+            raise trouble
+        return rows_of(*given)[0], "more"
+
+    monkeypatch.setattr(api_query, "rows_of", breaks_off)
+    done = CliRunner().invoke(cli.app, ["export", "explanations", "--out", str(out), *where], env={"COLUMNS": "300"})
+    assert done.exit_code != 0
+    assert f"the export broke off: {out} is not written" in done.stderr
+    assert (out.read_bytes(), list(tmp_path.glob("*rows*"))) == (before, [out])
+    monkeypatch.undo()
+    spex("export", "explanations", "--out", str(out), *where)
+    assert (out.stat().st_mode & 0o777, list(tmp_path.glob("*rows*"))) == (0o600, [out])
 
 
 def test_exporting_to_parquet(explained: Explanation, where: tuple[str, str], tmp_path: Path) -> None:

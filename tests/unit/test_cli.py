@@ -18,6 +18,8 @@ from typer.testing import CliRunner
 
 from spex_proxy import cli
 from spex_proxy.cli import shell
+from spex_proxy.facts.errors import SettingsError
+from spex_proxy.plug.load import Plugins
 from spex_proxy.store.connect import open_store
 from spex_proxy.store.migrate import upgrade
 from tests.contract.store.samples import Make
@@ -128,6 +130,14 @@ def test_help_names_the_environment_where_an_option_has_one() -> None:
         assert name in shown.output
 
 
+def test_help_names_what_there_is() -> None:
+    shown = CliRunner().invoke(cli.app, ["game", "run", "--help"], env={"COLUMNS": "400"})
+    for name in Plugins().names("game"):
+        assert re.search(rf"\b{name}\b", shown.output), name
+    shown = CliRunner().invoke(cli.app, ["up", "--help"], env={"COLUMNS": "400"})
+    assert "Second port: pages, JSON API, health and metrics." in shown.output
+
+
 # --- troubles: one line, exit code 1, no traceback
 
 
@@ -214,6 +224,38 @@ def test_a_plugin_that_is_not_installed(spex: Spex, store: str) -> None:
     code, _, err = spex("explain", "chatcmpl-1", "--segmenter", "poetry", "--store", store)
     assert code == 1
     assert "no segmenter is called 'poetry'. Installed: auto, document, message, sentence, word" in err
+
+
+def test_no_password_of_an_address_is_shown(spex: Spex, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_up(*_given: object) -> int:
+        return 0
+
+    def migrate(_settings: object) -> str:
+        raise SettingsError("http://ann:geheim@gpu:1 is away")
+
+    monkeypatch.setattr("spex_proxy.wiring.together.run_up", run_up)
+    monkeypatch.setattr("spex_proxy.wiring.schema.migrate", migrate)
+    upstreams = ("--upstream", "http://ann:geheim@gpu:8000", "--upstream", "https://geheim@gpu2:8000")
+    for store, shown in (
+        ("postgresql://spex:geheim@db/spex?password=geheim&sslmode=require", "spex:***@db/spex?sslmode=require;"),
+        ("geheim", "store (its URL can't be read);"),
+    ):
+        code, out, err = spex("up", *upstreams, "--store", store)
+        assert code == 0
+        said = " ".join(out.split())
+        assert "-> http://ann:***@gpu:8000,https://***@gpu2:8000" in said
+        assert shown in said
+        assert "http://ann:***@gpu:1 is away" in err
+        assert "geheim" not in out + err
+
+
+@pytest.mark.timeout(120)
+def test_the_doctor_shows_no_password_of_a_replica(spex: Spex, store: str) -> None:
+    upstreams = ("--upstream", "http://ann:geheim@127.0.0.1:9", "--upstream", "http://ann:geheim2@127.0.0.1:10")
+    code, out, err = spex("doctor", *upstreams, "--store", store, "--json")
+    assert code == 1
+    assert "http://ann:***@127.0.0.1:10 does not answer" in out
+    assert "geheim" not in out + err
 
 
 @pytest.mark.parametrize("arguments", [["frobnicate"], ["show"], ["list", "--limit", "x"]])
