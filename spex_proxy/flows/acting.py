@@ -182,12 +182,15 @@ def _carry_out(
 
 
 def _explain(conn: Connection, rule: Rule, exchange: Exchange, why: str) -> str:
-    """Never twice for the same recipe, target and all: what waits already goes ahead instead."""
+    """Never twice for the same recipe, target and all: what waits already goes ahead instead. What failed is tried
+    once more for each flag that comes later; what a person cancelled stays so."""
     project, recipe = exchange.project, rule.recipe
     if exchange.obstacle is not None:
         return "cannot_explain"
-    for job in outbox.jobs_of_exchange(conn, exchange.id, project=project):
-        if _plain(job.recipe()) == _plain(recipe):
+    jobs = outbox.jobs_of_exchange(conn, exchange.id, project=project)
+    alike = [job for job in jobs if _plain(job.recipe()) == _plain(recipe)]
+    for job in alike:
+        if job.state != "failed":
             steering.hurry(conn, job.id, rule.priority, project=project)
             return "explained_already"
     made = explanations.recipes_of_exchange(conn, exchange.id, project=project)
@@ -196,7 +199,8 @@ def _explain(conn: Connection, rule: Rule, exchange: Exchange, why: str) -> str:
     if not has_room(conn, exchange, rule):
         return "capped"
     trace = exchanges.load_trace(conn, exchange.id, project=project)
-    key = f"{project}\n{exchange.id}\n".encode() + canonical_json(recipe.to_json())
+    again = f"\n{len(alike)}" if alike else ""  # all of them failed: this one is another job
+    key = f"{project}\n{exchange.id}\n".encode() + canonical_json(recipe.to_json()) + again.encode()
     outbox.enqueue(
         conn,
         exchange_id=exchange.id,

@@ -104,10 +104,12 @@ def known_among(conn: sa.Connection, batch: Sequence[Exchange]) -> set[str]:
 
 
 def load_exchange(conn: sa.Connection, exchange_id: str, *, project: str = DEFAULT_PROJECT) -> Exchange:
-    """The exchange, equal to what was saved. Raises NotFound, also if its content was erased."""
+    """The exchange, equal to what was saved. Raises NotFound, also if its content was erased; VerificationFailed for
+    damaged bytes; SpexError for what a newer version wrote."""
     row = _load_row(conn, exchange_id, project)
-    content = codec.decode_content(_load_part(conn, project, exchange_id).blob, f"content of {exchange_id}")
-    return Exchange(**{name: row[name] for name in _METADATA}, **content)
+    what = f"content of {exchange_id}"
+    content = codec.decode_content(_load_part(conn, project, exchange_id).blob, what)
+    return codec.build(Exchange, {name: row[name] for name in _METADATA} | content, what)
 
 
 def newest_games(conn: sa.Connection, model: str, limit: int, *, project: str = DEFAULT_PROJECT) -> list[str]:

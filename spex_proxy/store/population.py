@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
@@ -26,7 +26,7 @@ from spex_proxy.facts.query import VERDICTS, Query
 from spex_proxy.store.browse_explanations import walk
 from spex_proxy.store.depending import holding
 from spex_proxy.store.fitting import has_term
-from spex_proxy.store.tables import exchanges, explanations, interactions
+from spex_proxy.store.tables import exchanges, explanations, interactions, outbox
 from spex_proxy.wire.terms import phrases
 
 MOST = 10_000
@@ -106,16 +106,14 @@ def population(
     if document is not None and not phrases(document):
         raise ValueError("write at least one word of the document; signs alone are not indexed")
     rows = _window(conn, project, query)
-    newest = {row.exchange_id: row for row in reversed(rows) if row.exchange_id is not None}
-    left_out = Counter({"not the newest of its exchange": len(rows) - len(newest)})
-    chosen = [row for row in newest.values() if row.explain_why in WEIGHABLE]
-    left_out["asked for, not drawn"] = len(newest) - len(chosen)
+    left_out = Counter(row.left_out for row in rows)
+    chosen = [row for row in rows if row.left_out is None]
     factors = _caps(conn, project, [row.received_at for row in chosen])
     members = _members(chosen, factors, _origins(conn, project, query, depth))
     holds = None if document is None else holding(conn, project, _reliable(chosen), document, depth)
     return Population(
         read=len(rows),
-        left_out={why: n for why, n in left_out.items() if n},
+        left_out={why: n for why, n in left_out.items() if why is not None},
         capped_days=sum(factor > 1.0 for factor in factors.values()),
         whole=_shares(members, holds),
         groups={} if by is None else _groups(members, [_KEYS[by](row) for row in chosen], holds, by),
@@ -147,9 +145,13 @@ def _window(conn: sa.Connection, project: str, query: Query) -> list[Any]:
     wanted, reached = walk(conn, project, query, None, MOST + 1)
     columns = [explanations.c[name] for name in ("id", "exchange_id", "verdict", "r2")]
     names = ("model", "rule", "received_at", "capture_probability", "explain_probability", "explain_why")
+    left_out = sa.case(
+        (exchanges.c.explain_why.not_in(WEIGHABLE), "asked for, not drawn"),
+        (_is_the_draws(project) == 0, "of a drawn exchange, but not by its draw"),
+    )
     of_it = sa.and_(exchanges.c.project == explanations.c.project, exchanges.c.id == explanations.c.exchange_id)
     found = conn.execute(
-        sa.select(*columns, *(exchanges.c[name] for name in names))
+        sa.select(*columns, *(exchanges.c[name] for name in names), left_out.label("left_out"))
         .select_from(explanations.join(exchanges, of_it))
         .where(*wanted, *has_term(project, query, explanations))
         .order_by(explanations.c.created_at.desc(), explanations.c.id.desc())
@@ -158,6 +160,24 @@ def _window(conn: sa.Connection, project: str, query: Query) -> list[Any]:
     if reached is not None or len(found) > MOST:
         raise TooBroad(f"this window has more than {MOST:,} explanations: take a shorter one (since, until)")
     return list(found)
+
+
+def _is_the_draws(project: str) -> sa.ColumnElement[int]:
+    """1 for the explanation, of a drawn exchange, that was made by the job that the draw left; where there is no such
+    job, for the oldest. What somebody asked for later says nothing more of all requests, and those are no random ones.
+    """
+    job, other = outbox.c, explanations.alias("other")
+    by_its_job = sa.select(sa.func.max(sa.case((job.explanation_id == explanations.c.id, 1), else_=0))).where(
+        job.project == project, job.exchange_id == explanations.c.exchange_id, job.kind == "explain",
+        job.why.in_(WEIGHABLE),
+    )  # fmt: skip
+    at, its = explanations.c.created_at, (explanations.c.project, explanations.c.exchange_id)
+    is_older = sa.or_(other.c.created_at < at, sa.and_(other.c.created_at == at, other.c.id < explanations.c.id))
+    older = sa.select(other.c.id).where(
+        other.c.project == its[0], other.c.exchange_id == its[1], other.c.created_at <= at, is_older
+    )
+    oldest = sa.case((older.exists(), 0), else_=1)
+    return sa.func.coalesce(by_its_job.correlate(explanations).scalar_subquery(), oldest)
 
 
 def _members(
@@ -211,8 +231,9 @@ def _per_day(
 
 
 def _origins(conn: sa.Connection, project: str, query: Query, depth: int) -> dict[str, int]:
-    """Explanation of the window -> origins of its strongest terms."""
-    made = replace(Query(), since=query.since, until=query.until)
+    """Explanation of the window -> origins of its strongest terms. Of the query, what `walk` finds by an index: of that
+    the window has at most MOST."""
+    made = Query(since=query.since, until=query.until, verdict=query.verdict, exchange=query.exchange)
     wanted, _ = walk(conn, project, made, None, MOST)
     of_it = sa.and_(
         interactions.c.project == explanations.c.project, interactions.c.explanation_id == explanations.c.id

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from spex_proxy.facts.errors import NotFound, SpexError, VerificationFailed
+from spex_proxy.facts.errors import SpexError
 from spex_proxy.facts.exchange import Segment
 from spex_proxy.facts.origins import bits_of
 from spex_proxy.store import codec, exchanges, search
@@ -62,7 +62,7 @@ def index_words(conn: sa.Connection, after: Place | None, *, everything: bool, l
             continue
         try:
             exchange = exchanges.load_exchange(conn, exchange_id, project=project)
-        except (NotFound, VerificationFailed):
+        except SpexError:
             unreadable += 1
             continue
         search.remove(conn, project, exchange_id)

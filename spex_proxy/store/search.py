@@ -1,21 +1,24 @@
 """What an exchange is found by: its user and tags (`marks`), the words of prompt and answer (`texts`).
 
 Written with its content, erased with it. On SQLite the words are indexed by FTS5, on PostgreSQL by a GIN
-index of a tsvector; both hold the words of wire.terms, so both find the same.
+index of a tsvector; both hold the words of wire.terms, so both find the same (but for phrases of three words and more
+in long texts: docs/queries.md).
 """
 
 from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 from spex_proxy.facts.exchange import Exchange
+from spex_proxy.store.columns import Id
 from spex_proxy.store.rows import insert_all_new, insert_new
 from spex_proxy.store.tables_of_search import marks, texts
 from spex_proxy.wire.asker import tags_of, user_of
@@ -23,8 +26,14 @@ from spex_proxy.wire.terms import MOST_CHARACTERS, phrases, words
 
 MOST_TAGS = 32
 LONGEST_MARK = 1024
+"""Bytes of UTF-8: an entry of PostgreSQL's index holds 2,704, these and the exchange's id among them."""
 _PLACES = 16_383
-"""PostgreSQL knows no place of a word beyond it; what stands there is found, but not in phrases."""
+"""PostgreSQL keeps no place of a word beyond it, ..."""
+_TIMES = 255
+"""... nor more than 256 of one word. Words that stand there are kept as pairs of neighbours, ..."""
+_PAIRS_BYTES = 2**18
+"""... as many different ones as have room: PostgreSQL refuses more than 1 MB, and the words themselves may take half
+of that. Pairs beyond it (some 37,000 of Chinese characters) are not found as phrases."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIES = 2048
 _text_index = sa.table("text_index", sa.column("rowid", sa.BigInteger()), sa.column("text_index", sa.String()))
@@ -37,7 +46,7 @@ def index_exchanges(conn: sa.Connection, saved: Sequence[Exchange]) -> None:
     labels = [
         {"project": one.project, "exchange_id": one.id, "name": name, "value": value, "received_at": one.received_at}
         for one in saved
-        for name, value in dict.fromkeys(marks_of(one))
+        for name, value in marks_of(one, conn.dialect)
     ]
     if labels:
         conn.execute(sa.insert(marks), labels)
@@ -97,13 +106,15 @@ def remove(conn: sa.Connection, project: str, exchange_id: str) -> bool:
     return row is not None
 
 
-def marks_of(exchange: Exchange) -> list[tuple[str, str]]:
-    """(`user`, who) and (`tag`, `key=value`). What is longer than 1024 characters, or no text, can't be found."""
+def marks_of(exchange: Exchange, dialect: sa.Dialect) -> list[tuple[str, str]]:
+    """(`user`, who) and (`tag`, `key=value`), each once, as they will be stored: two that differ in a code point which
+    no database takes become one. What is longer than 1,024 bytes, or no text, can't be found."""
     user = user_of(exchange.request)
     found = [("user", user)] if user else []
     tags = [(str(key), value) for key, value in tags_of(exchange.request).items()]
     found += [("tag", tag(key, value)) for key, value in tags[:MOST_TAGS] if isinstance(value, str)]
-    return [(name, value) for name, value in found if len(value) <= LONGEST_MARK]
+    stored = ((name, Id().process_bind_param(value, dialect) or "") for name, value in found)
+    return [(name, value) for name, value in dict.fromkeys(stored) if len(value.encode()) <= LONGEST_MARK]
 
 
 def tag(key: str, value: str) -> str:
@@ -197,7 +208,18 @@ def match_of(query: str) -> str:
 
 def tsquery_of(query: str) -> str:
     """For PostgreSQL."""
-    return " & ".join("(" + " <-> ".join(f"'{word}'" for word in phrase) + ")" for phrase in _phrases(query))
+    return " & ".join(f"({_in_order(phrase)})" for phrase in _phrases(query))
+
+
+def _in_order(phrase: Sequence[str]) -> str:
+    """By their places; or, where one of them has no place, by each pair of neighbours (`_vector`). Two words are found
+    exactly; of more, a text with such pairs may have each pair somewhere, and not all in a row."""
+    placed = " <-> ".join(f"'{word}'" for word in phrase)
+    kept = [f"'{pair}'" for pair in _pairs(phrase)]
+    if not kept:
+        return placed
+    each = " & ".join(f"('{one}' <-> '{two}' | '{one} {two}')" for one, two in pairwise(phrase))
+    return f"{placed} | ({' | '.join(kept)}) & {each}"
 
 
 def _matches(conn: sa.Connection, query: str) -> sa.ColumnElement[bool]:
@@ -224,8 +246,27 @@ def _all_words(exchange: Exchange) -> list[str]:
 
 
 def _vector(found: Sequence[str]) -> str:
-    """`'a':1 'b':2`: the tsvector itself, so that no setting of the database decides what a word is."""
-    return " ".join(f"'{word}':{min(place, _PLACES)}" for place, word in enumerate(found, 1))
+    """`'a':1,3 'b':2`: the tsvector itself, so that no setting of the database decides what a word is. Where a word has
+    no place, it stands with its neighbours: `'a b'`."""
+    places: dict[str, list[int]] = {}
+    lost: list[str] = []
+    for place, word in enumerate(found, 1):
+        its = places.setdefault(word, [])
+        if place <= _PLACES and len(its) < _TIMES:
+            its.append(place)
+        else:
+            lost += _pairs(found[max(0, place - 2) : place + 1])
+    kept, room = [], _PAIRS_BYTES
+    for pair in dict.fromkeys(lost):
+        room -= len(pair.encode())
+        if room < 0:
+            break
+        kept.append(f"'{pair}'")
+    return " ".join([*(f"'{word}':{','.join(map(str, its))}".rstrip(":") for word, its in places.items()), *kept])
+
+
+def _pairs(found: Sequence[str]) -> Iterable[str]:
+    return (f"{one} {two}" for one, two in pairwise(found))
 
 
 def _number_of(conn: sa.Connection, project: str, exchange_id: str) -> int | None:

@@ -20,6 +20,9 @@ from spex_proxy.wire.tap import Skip
 _UNFINISHED = (None, "", "abort", "error")
 _MOST_CALLS = 1_000
 """Tool calls in one answer; an index beyond it is no index."""
+LONGEST_NAME = 512
+"""Characters. The store finds exchanges by an answer's id and by the model, and PostgreSQL's index has no room for
+more. A longer name is none: half of one is nobody's, and whoever looks for the whole would not find it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +251,8 @@ def has(mapping: Mapping[str, Any], name: str) -> bool:
 
 def as_name(value: Any) -> str | None:
     # A NUL is valid JSON, but PostgreSQL keeps no text with one; what names a thing never has one.
-    return value if isinstance(value, str) and value and "\x00" not in value else None
+    is_name = isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and "\x00" not in value
+    return value if is_name else None
 
 
 def count(value: Any) -> int | None:

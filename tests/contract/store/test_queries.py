@@ -22,7 +22,7 @@ from spex_proxy.store.browse_interactions import list_interactions
 from spex_proxy.store.connect import reading
 from spex_proxy.store.exchanges import Kept, erase_content, save_captured
 from spex_proxy.store.listing import list_exchanges
-from spex_proxy.store.population import population
+from spex_proxy.store.population import _origins, population
 from spex_proxy.store.tables import marks, texts
 from tests.contract.store.samples import NOON, Make
 
@@ -38,7 +38,8 @@ def saved(conn: sa.Connection, make: Make, *, rule: str = "default", why: str = 
 def explained(conn: sa.Connection, make: Make, exchange_id: str, roles: str = "user", **changes: Any) -> str:
     game = make.game(exchange_id)
     parts = tuple(replace(s, role=roles, provenance=roles) for s in game.players.segments)
-    games.save_game(conn, replace(game, players=replace(game.players, segments=parts)))
+    digest = f"hmac-sha256:{game.id}"  # a game that is there already would be taken instead
+    games.save_game(conn, replace(game, players=replace(game.players, segments=parts), digest=digest))
     made = make.explanation(exchange_id, (game.id,), **changes)
     explanations.save_explanation(conn, made)
     return made.id
@@ -224,6 +225,17 @@ def test_a_population_is_weighed_by_what_was_stored(engine: sa.Engine, make: Mak
     assert found.whole.requests.value == pytest.approx(2 * (4 / 0.5 + 4 / 0.125))
     assert found.whole.document is not None
     assert found.whole.document.value == pytest.approx(1.0)
+
+
+def test_terms_are_read_of_the_explanations_that_are_asked_for(
+    engine: sa.Engine, two: tuple[str, str, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window's others may be any number."""
+    monkeypatch.setattr("spex_proxy.store.population.MOST", 1)
+    for query in (Query(since=DAY_BEFORE, verdict=("unreliable",)), Query(since=DAY_BEFORE, exchange=two[2])):
+        with reading(engine) as conn:
+            assert population(conn, "default", query).read == 1
+            assert set(_origins(conn, "default", query, 3)) == {two[3]}
 
 
 def test_a_window_that_is_too_large_is_refused(engine: sa.Engine, two: object, monkeypatch: pytest.MonkeyPatch) -> None:

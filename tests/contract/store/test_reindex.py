@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from spex_proxy import cli
 from spex_proxy.facts.exchange import Message
 from spex_proxy.facts.query import Query
-from spex_proxy.store import reindex
+from spex_proxy.store import codec, reindex
 from spex_proxy.store.browse_interactions import list_interactions
 from spex_proxy.store.connect import reading
 from spex_proxy.store.exchanges import erase_content
@@ -87,6 +87,19 @@ def test_stale_words_go_and_damaged_content_is_counted(engine: sa.Engine, old: l
     with reading(engine) as conn:
         stale = list_exchanges(conn, "default", Query(text="stale"), with_answers=False).rows
     assert [row.exchange_id for row in stale] == [old[0]], "what can't be read is left as it is"
+
+
+@pytest.mark.parametrize("place", ["exchange", "message"])
+def test_content_of_a_newer_version_stops_nothing(engine: sa.Engine, old: list[str], place: str) -> None:
+    with engine.begin() as conn:
+        of_it = (contents.c.exchange_id == old[0], contents.c.part == "exchange")
+        content = codec.unpack_json(conn.scalars(sa.select(contents.c.blob).where(*of_it)).one(), "content")
+        (content if place == "exchange" else content["messages"][0])["mood"] = "new"
+        conn.execute(sa.update(contents).where(*of_it).values(blob=codec.pack_json(content)))
+        step = reindex.index_words(conn, None, everything=False)
+    assert (step.place, step.looked, step.changed, step.unreadable) == (None, 4, 3, 1)
+    with reading(engine) as conn:
+        assert len(list_exchanges(conn, "default", Query(text="find"), with_answers=False).rows) == 3
 
 
 def test_stopping_and_going_on_looks_at_each_once(engine: sa.Engine, old: list[str]) -> None:

@@ -45,6 +45,13 @@ def test_a_plain_chat_answer() -> None:
     )
 
 
+def test_a_name_that_no_index_has_room_for_is_none() -> None:
+    answer = reply(said("Hello")) | {"id": "c" * 2_800, "model": "m" * 513}
+    assert (understood(raw(answer=answer)).upstream_id, understood(raw(answer=answer)).model) == (None, "m")
+    long = understood(raw({**ASKED, "model": "m" * 513}, answer | {"id": "c" * 512}))
+    assert (long.upstream_id, long.model) == ("c" * 512, "")
+
+
 def test_token_ids_that_the_client_asked_for() -> None:
     answer = reply(said("Hello"), token_ids=[61, 2]) | {"prompt_token_ids": [1, 9690]}
     exchange = understood(raw(answer=answer))
