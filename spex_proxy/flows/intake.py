@@ -89,6 +89,8 @@ class Intake:
         self._taken = self._lost = self._replayed = self._done = 0
         self._queued = self._queued_bytes = self._finished = self._finished_bytes = 0
         """Of those that wait in memory only."""
+        self._put = self._heard = 0
+        """Handed to the spool, and heard of again."""
         self._closing = threading.Event()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._drain, name="spex-intake", daemon=True)
@@ -132,6 +134,7 @@ class Intake:
         if refused is not None:
             self._taken -= 1
             return self._drop(refused)
+        self._put += 1
         return True
 
     def close(self, deadline_s: float) -> int:
@@ -146,7 +149,7 @@ class Intake:
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline - time.monotonic()))
-        left, in_memory = self.waiting, self._queued - self._finished
+        left, in_memory = self.waiting, self._queued - self._finished + self._put - self._heard
         if in_memory and not self._abandoned.is_set():
             self._counters.add("dropped_exchanges", "shutdown", in_memory)
             self._lost += in_memory
@@ -170,6 +173,7 @@ class Intake:
 
     def _arrived(self, item: RawExchange | Ticket) -> None:
         """From the spool's thread: it is on disk; or it could not be written, then memory is what is left."""
+        self._heard += 1
         if isinstance(item, Ticket):
             self._queue.put(item)
         elif (full := self._fullness(item)) is not None:
@@ -240,8 +244,8 @@ class Intake:
         if isinstance(item, RawExchange):
             self._finished += 1
             self._finished_bytes += _size(item)
-        elif self._spool is not None:
-            self._spool.done(item)
+        elif (spool := self._spool) is not None:
+            self._understanding.contained("spool", "done", lambda: spool.done(item))
         self._done += 1
 
     def _store(self, batch: list[_Work]) -> None:

@@ -76,7 +76,7 @@ COUNTERS: tuple[Measure, ...] = (
     Measure(
         "exact_token_ids",
         "Requests under a rule with exact_token_ids: asked, not_asked; and answers that passed with their ids: "
-        "passed_encoded, passed_too_large, passed_fault.",
+        "passed_encoded, passed_sized, passed_too_large, passed_fault.",
         "outcome",
     ),
     Measure("flagger_failures", "Looks of a flagger that failed, by flagger; what it looked at was kept.", "flagger"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from spex_proxy.relay.heads import BadMessage
+from spex_proxy.relay.heads import BadMessage, passing_trailers
 
 _MOST_HELD = 16 * 1024
 """Of a chunk's size line, or of a trailer section."""
@@ -50,6 +50,21 @@ class Chunks:
                 self._begin(data, position, line_end)
                 position = line_end + 2
         return -1
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of the trailer section that have come, while it is not whole."""
+        return len(self._held) if self._in_trailers else 0
+
+    def passing(self, data: bytes, end: int, waited: int) -> bytes:
+        """Of what was just fed, with what came of it and what was `waiting` before, the bytes that may go on: chunks as
+        they are; the trailer section once it is whole, but for lines that may not pass. Raises BadMessage."""
+        if end < 0:
+            return data[: max(0, len(data) - self.waiting)] if self._in_trailers else data
+        if not waited and not self.trailers:
+            return data if end == len(data) else data[:end]
+        begins = end - (len(self.trailers) + len(_END) - waited)
+        return data[:begins] + (passing_trailers(self.trailers) if self.trailers else b"") + _END
 
     def _pass(self, data: bytes, position: int, payloads: list[bytes] | None) -> int:
         """Step over chunk data and its CR LF, as far as they are here."""

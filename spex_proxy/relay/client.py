@@ -74,7 +74,10 @@ class Client(asyncio.Protocol):
     def become_tunnel(self, first: bytes) -> None:
         self.write(first)
         self._reads = Reads.TUNNEL
-        self._take_up_held()
+        ahead, self._held, self._ahead_paused = self._held, b"", False
+        if ahead:  # at once: what is read next comes behind it
+            self._pass_on(ahead)
+        self._set_reading()
 
     def break_off(self, *, framed: bool) -> None:
         """End an answer so that the client sees that something is missing."""
@@ -101,7 +104,8 @@ class Client(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        return self._exchange is None
+        """Nothing is asked, and all that was answered has left."""
+        return self._exchange is None and not self.transport.get_write_buffer_size()
 
     def drain(self) -> None:
         """No request follows on this connection; the present one is answered."""
@@ -109,12 +113,14 @@ class Client(asyncio.Protocol):
             self.transport.close()
 
     def stop(self) -> bool:
-        """End at once. Whether a request was cut off by it."""
-        exchange = self._exchange
+        """End at once. Whether a request, or its answer, was cut off by it: then the client sees that."""
+        exchange, is_cut = self._exchange, not self.is_idle
+        if is_cut:
+            reset(self.transport)
         if exchange is not None:
             exchange.stop()
         self.transport.abort()
-        return exchange is not None
+        return is_cut
 
     def tidy(self, idle_ticks: int, linger_ticks: int) -> None:
         """Called now and then: close what has been silent for too long."""

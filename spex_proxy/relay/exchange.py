@@ -21,6 +21,7 @@ from spex_proxy.wire.tap import Ending
 
 _LOG = logging.getLogger(__name__)
 
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 # Sent twice they do no harm (RFC 9110, 9.2.1); a POST is never sent again once a byte of it left.
 _SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _MOST_WAITING = 256 * 1024
@@ -84,7 +85,11 @@ class Exchange:
                 self._rewritten = Rewritten(self._beside.rewriter, request)
                 if self.body_complete:
                     self._rewritten.gather(b"", b"", is_last=True)
-        self._house.pool.acquire(self)
+                elif request.expects_continue:
+                    self.client.write(_CONTINUE)
+        # a connection that is taken early may be closed, as idle, while a body is gathered
+        if self._rewritten is None or self._rewritten.is_ready:
+            self._house.pool.acquire(self)
 
     # ---- the way up
 
@@ -96,10 +101,10 @@ class Exchange:
         upstream.serve(self)
         if self.client.is_full:
             upstream.set_reading(False)
-        if self.request.expects_continue and not self.body_complete and not self._waiting:
-            self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self._rewritten is None or self._rewritten.is_ready:
-            self._send_up(upstream)
+        is_expecting = self.request.expects_continue and not self.body_complete and self._rewritten is None
+        if is_expecting and not self._waiting:
+            self.client.write(_CONTINUE)
+        self._send_up(upstream)
 
     def _send_up(self, upstream: Upstream) -> None:
         address, rewritten = upstream.replica.address, self._rewritten
@@ -126,11 +131,9 @@ class Exchange:
 
     def send_body(self, wire: bytes, payload: bytes) -> None:
         """A piece of the request's body: framed for the upstream, and what is in it."""
-        rewritten, self._follows = self._rewritten, False
+        rewritten, self._follows, is_whole = self._rewritten, False, False
         if rewritten is not None and not rewritten.is_ready:
-            is_ready = rewritten.gather(wire, payload, is_last=self.body_complete)
-            if is_ready and self.upstream is not None:
-                self._send_up(self.upstream)
+            is_whole = rewritten.gather(wire, payload, is_last=self.body_complete)
         elif self.upstream is not None:
             head, self._head_up = self._head_up, b""
             self.upstream.write(head + wire if head else wire)
@@ -141,6 +144,8 @@ class Exchange:
                 self.client.pause_upload(True)
         if self._beside is not None and payload:
             self._beside.request_chunk(payload)
+        if is_whole:
+            self._house.pool.acquire(self)
 
     def pause_upload(self, wanted: bool) -> None:
         self.client.pause_upload(wanted)
@@ -332,12 +337,17 @@ class Exchange:
         if self._response is not None:
             if self._head_down:
                 self._write_down(b"")
-            self.client.break_off(framed=self._wraps or self._response.length != TO_THE_END)
+            self.client.break_off(framed=self._wraps or self._ends_by_itself(self._response))
             self._over("upstream_broken", "upstream_broken", keeps=False)
             return
         keeps = self._keeps_client and self.body_complete and not self._house.is_draining and self.request.minor == 1
         self.client.write(own.to_bytes(closes=not keeps, is_head=self.request.method == b"HEAD"))
         self._over(own.code, ending, keeps=keeps)
+
+    def _ends_by_itself(self, response: Response) -> bool:
+        """Whether the client can tell a whole answer from a half one. HTTP/1.0 is given no chunks: there the
+        connection's end is the answer's."""
+        return response.length >= 0 or (response.length == CHUNKED and self.request.minor == 1)
 
     def _cut(self, outcome: str, ending: Ending) -> None:
         self._drop_upstream()

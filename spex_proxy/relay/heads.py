@@ -232,7 +232,7 @@ def pairs(block: bytes) -> Headers:
 
 
 def passing_trailers(lines: bytes) -> bytes:
-    """The lines of a request's trailer section that may pass. Raises BadMessage."""
+    """The lines of a trailer section that may pass. Raises BadMessage."""
     if not _TRAILERS.fullmatch(lines):
         raise BadMessage("a trailer section that is not made of header lines")
     kept = []

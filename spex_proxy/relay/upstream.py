@@ -207,10 +207,12 @@ class Upstream(asyncio.Protocol):
     def _read_body(self, data: bytes, response: Response, exchange: Served) -> None:
         if self._chunks is not None:
             payloads: list[bytes] | None = [] if exchange.wants_payloads else None
+            waited = self._chunks.waiting
             end = self._chunks.feed(data, payloads)
+            raw = self._chunks.passing(data, end, waited)
             if end >= 0:
                 exchange.answer_ending()
-            exchange.answer_chunks(data if end < 0 or end == len(data) else data[:end], payloads)
+            exchange.answer_chunks(raw, payloads)
             if end >= 0:
                 self._end(exchange, reusable=end == len(data))
         elif response.length == TO_THE_END:

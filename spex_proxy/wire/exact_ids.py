@@ -24,7 +24,7 @@ from typing import Any, Literal
 from spex_proxy.facts.exchange import Headers, RequestHead
 from spex_proxy.wire.tap import TapLimits
 
-Outcome = Literal["asked", "not_asked", "passed_encoded", "passed_too_large", "passed_fault"]
+Outcome = Literal["asked", "not_asked", "passed_encoded", "passed_sized", "passed_too_large", "passed_fault"]
 COUNTER = "exact_token_ids"
 
 PATHS = ("/v1/chat/completions", "/v1/completions")
@@ -68,7 +68,10 @@ class ExactIds:
         if named.get(b"content-encoding", b"identity") != b"identity":
             self._count(COUNTER, "passed_encoded")
         elif kind.startswith(b"text/event-stream"):
-            self._form = "stream"
+            if b"content-length" in named:  # some gateway has gathered it: the head has gone before the cuts are known
+                self._count(COUNTER, "passed_sized")
+            else:
+                self._form = "stream"
         elif kind.startswith(b"application/json"):
             self._form = "json"
 

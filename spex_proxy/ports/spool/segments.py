@@ -122,9 +122,9 @@ class Segment:
         self.size = 0
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
-        os.close(self.fd)
         self.size = 0
+        os.close(self.fd)
+        self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

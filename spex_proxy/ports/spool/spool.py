@@ -22,6 +22,7 @@ from spex_proxy.ports.spool.segments import Folder, Segment, Ticket
 
 _LOG = logging.getLogger(__name__)
 
+LEAVE_S = 1.0
 Then = Callable[[bool], None]
 """Told once: True when the exchange is on disk, False when it could not be written."""
 
@@ -89,8 +90,12 @@ class Spool:
             self._thread.join(deadline_s)
 
     def leave(self) -> None:
-        """Give up the locks: what is left belongs to whoever starts next."""
-        with self._guard:
+        """Give up the locks: what is left belongs to whoever starts next. While a sync hangs they end with the
+        process."""
+        if not self._guard.acquire(timeout=LEAVE_S):
+            _LOG.error("the disk of the spool %s does not answer; it is left as it is", self.path)
+            return
+        try:
             if self._current is not None and not self._current.waiting:
                 self._drop(self._current)
             for folder in (self._own, *self._adopted.values()):
@@ -100,9 +105,12 @@ class Spool:
                 os.close(segment.fd)
             self._own = self._current = None
             self._segments, self._adopted = [], {}
+        finally:
+            self._guard.release()
 
     def done(self, ticket: Ticket) -> None:
-        """It needs the disk no more: it is stored, or given up."""
+        """It needs the disk no more: it is stored, or given up. Raises OSError if the file can't be emptied or removed;
+        then nothing more is written to it, and whoever starts next finds that it is known."""
         with self._guard:
             segment = ticket.segment
             if segment not in self._segments:  # left meanwhile
@@ -110,10 +118,15 @@ class Spool:
             segment.waiting -= 1
             if segment.waiting:
                 return
-            if segment is self._current:
-                segment.empty()
-            else:
+            if segment is not self._current:
                 self._drop(segment)
+                return
+            try:
+                segment.empty()
+            except OSError:
+                self._current = None
+                self._forget(segment)
+                raise
 
     # ---- what dead processes left
 
@@ -156,11 +169,14 @@ class Spool:
 
     def _drop(self, segment: Segment) -> None:
         """Nothing in it waits any more. The guard is held."""
-        self._segments = [other for other in self._segments if other is not segment]
+        self._forget(segment)
         segment.remove()
         folder = self._adopted.get(segment.path.parent)
         if folder is not None:
             self._leave_if_empty(folder)
+
+    def _forget(self, segment: Segment) -> None:
+        self._segments = [other for other in self._segments if other is not segment]
 
     # ---- below: the spool's thread only
 

@@ -14,7 +14,7 @@ from spex_proxy.facts.exchange import RawExchange, Skipped
 from spex_proxy.flows.intake import Intake, IntakeLimits
 from spex_proxy.flows.understand import Captured
 from spex_proxy.ports.counters import Counters
-from spex_proxy.ports.spool import Spool, SpoolLimits
+from spex_proxy.ports.spool import Spool, SpoolLimits, segments
 from tests.story.upstream import eventually
 from tests.unit.flows.test_intake import QUICK, always, numbered
 from tests.unit.wire.exchanges import raw, reply, said
@@ -187,3 +187,47 @@ def test_a_full_spool_drops_and_counts(tmp_path: Path) -> None:
         store.refuses = lambda _: False
         eventually(lambda: running.waiting == 0)
     assert len(store.ids) == len(held) > 0
+
+
+def test_a_file_that_can_not_be_emptied_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that went read-only after the exchange was stored: what comes later is stored all the same."""
+    store = Store()
+    with intake(tmp_path, store.save) as (running, counters):
+
+        def refuse(*_: object) -> None:
+            raise PermissionError("the disk is read-only")
+
+        with monkeypatch.context() as sick:
+            sick.setattr(segments.os, "ftruncate", refuse)
+            assert running.keep(numbered(0), lambda _: None)
+            eventually(lambda: store.ids == ["id-0"])
+            eventually(lambda: running.waiting == 0)
+        for i in range(1, 5):
+            assert running.keep(numbered(i), lambda _: None)
+        eventually(lambda: running.waiting == 0)
+        assert counters.snapshot()["faults"] == {"spool": 1}
+    assert store.ids == [f"id-{i}" for i in range(5)]
+    with intake(tmp_path, store.save) as (again, counters):
+        eventually(lambda: counters.value("known_exchanges") == 1)  # its file was left
+        assert again.waiting == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_hangs_does_not_keep_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, hangs, sync = Store(), threading.Event(), segments._sync
+    with intake(tmp_path, store.save) as (running, counters):
+
+        def wait(fd: int) -> None:
+            hangs.wait(30)
+            sync(fd)
+
+        monkeypatch.setattr(segments, "_sync", wait)
+        told: list[bool] = []
+        assert running.keep(numbered(0), told.append)
+        assert running.close(0.2) == 1
+        assert counters.snapshot()["dropped_exchanges"] == {"shutdown": 1}
+        assert_balanced(running, counters)
+        assert told == []
+        hangs.set()
+        eventually(lambda: told)
+        eventually(lambda: not any(t.name == "spex-spool" for t in threading.enumerate()))
