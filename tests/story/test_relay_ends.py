@@ -195,6 +195,7 @@ def test_trailers_that_may_pass(upstream: Upstream, proxy: Proxy, sent: bytes, p
             got, how = everything(client)
         assert got.partition(b"\r\n\r\n")[2] == chunk(EVENT) + b"0\r\n" + passed + b"\r\n"
         assert how is EndOfStream
+        eventually(lambda: upstream.live == 0)
     assert proxy.counters.snapshot()["relayed_requests"] == {"2xx": len(end) + 1}
 
 
