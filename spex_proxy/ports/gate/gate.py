@@ -32,6 +32,9 @@ REST_S = 0.1
 PAUSES_S = 1.0
 """Where production was seen to pause within so long, its next pause is waited for: what is asked beside a stream
 lengthens that stream's next gap, whatever the pace; in a pause it lengthens nothing."""
+ABOUT_S = 10.0
+"""For so long after production was in flight it is taken to come again: a batch that began wide in its pause would make
+the next request wait for a step with eight prompts in it (seen on a CPU: a first token after 10 s instead of 3)."""
 HELD_S = 20.0
 """Where production comes and goes, a batch that the server holds back is ended after so long, so that whoever asks can
 look whether it is still to be asked; what was answered is kept."""
@@ -185,7 +188,7 @@ class Gate:
     def _leave(self, turn: Turn, manner: Manner) -> Leave:
         """While production is about, one question at once: the next request waits for the step that it finds, and a
         step with one question in it is short."""
-        is_about = time.monotonic() - self._busy_at < PAUSES_S or self._is_fruitless(turn.server)
+        is_about = time.monotonic() - self._busy_at < ABOUT_S or self._is_fruitless(turn.server)
         return Leave(1 if is_about else None, manner == "yields")
 
     def _pauses(self, server: str) -> bool:

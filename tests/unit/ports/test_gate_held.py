@@ -103,3 +103,21 @@ async def test_a_batch_is_ended_when_the_hours_are_over() -> None:
     kept = await task
     assert isinstance(kept, Kept)
     assert "UTC only" in kept.why
+
+
+async def test_in_a_pause_of_some_seconds_batches_are_narrow_and_later_they_are_wide(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, turn = World(), Turn(100, 8, "yields")
+    world.answer.set()
+    gate = world.gate(longest_wait_s=0.05)
+    world.production = STREAMING
+    await gate.ask(turn, world.question)
+    world.production = IDLE
+    monkeypatch.setattr("spex_proxy.ports.gate.gate.PAUSES_S", 0.05)
+    await asyncio.sleep(0.1)  # longer than the pauses that are waited for
+    assert await gate.ask(turn, world.question) == "answered"
+    assert world.leave == Leave(width=1, yields=True)
+    monkeypatch.setattr("spex_proxy.ports.gate.gate.ABOUT_S", 0.05)
+    assert await gate.ask(turn, world.question) == "answered"
+    assert world.leave == Leave(width=None, yields=True)
