@@ -227,7 +227,9 @@ def _shown(share: Any) -> tuple[str, str, str]:
 
 def index(
     any_id: AnyId,
-    index: Annotated[str, typer.Option(help="moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii or or.")] = "fsii",
+    index: Annotated[
+        str, typer.Option(help="fourier, moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii, or.")
+    ] = "fsii",
     order: Annotated[int, typer.Option(help="Largest sets.", min=1, max=8)] = 2,
     limit: Annotated[int, typer.Option(help="How many, the largest first.", min=1)] = 20,
     store: Store = None,

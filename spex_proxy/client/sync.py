@@ -61,7 +61,7 @@ class Client(Driver):
         return self._each(policy.lines(calls.exported(noun, filters, self._project)))
 
     def indices(self, any_id: str, *, index: str = "fsii", order: int = 2, limit: int = 200) -> IndexRecord:
-        """Any index, from the stored spectrum: moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii, or."""
+        """Any index, from the stored spectrum: fourier, moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii, or."""
         return self._get(calls.indices(any_id, index, order, limit, self._project))
 
     def compare(self, any_id: str, other: str) -> ComparisonRecord:

@@ -27,7 +27,11 @@ SET_CELLS = 200
 TIME_LIMIT = 10.0
 """Seconds that a linear program may take."""
 CLOSE = 1e-6
-"""Share of sum |F| under which two values are the same: what a solver's rounding can explain."""
+"""Share of sum |F|, the constant left out, under which two values are the same: what a solver can explain."""
+ROUNDING = 1e-12
+"""Share of the constant under which two values are the same: what its digits leave no room for."""
+PROGRAM_EFFECTS = 100.0
+"""Sum |F| in a program, the constant left out. The solver stops 1e-6 from the best: that must be less than CLOSE."""
 
 Bits = NDArray[np.bool_]
 """Shape (n,). True for the players of a set."""
@@ -139,7 +143,9 @@ class Search:
         self.sign = sign
         self.n = spectrum.n_players
         self.signed = Spectrum(self.n, over.supports, sign * over.coefficients)
-        self.close = CLOSE * float(np.abs(over.coefficients).sum())
+        self.effects = float(np.abs(over.coefficients[1:]).sum())
+        """How far a value can be from the constant."""
+        self.close = max(CLOSE * self.effects + ROUNDING * abs(over.constant), np.finfo(np.float64).tiny)
         bits = np.unpackbits(over.supports.astype("<u8").view(np.uint8), axis=1, bitorder="little")[:, : self.n]
         self.incidence = scipy.sparse.csr_array(bits.T.astype(np.float64))
 
@@ -154,8 +160,8 @@ class Search:
             return bits, value, value, True
         bits = self.climb(size)
         value = float(self.values(bits[None, :])[0])
-        bound = float(self.signed.constant + np.abs(self.signed.coefficients[1:]).sum())
-        program = linear.linearise(self.signed, is_pushed_up=True)
+        bound = self.signed.constant + self.effects
+        program = self.program()
         if program is None:
             return bits, value, bound, bound - value <= self.close
         rows = [exactly(range(self.n), size), self.reaching(program, value)]
@@ -165,7 +171,7 @@ class Search:
             if found > value:
                 bits, value = solved.bits, found
         # infeasible: nothing is as good as what the climb found, but for rounding
-        bound = min(bound, value if solved.bound == np.inf else program.constant - solved.bound)
+        bound = min(bound, value if solved.bound == np.inf else self.value_of(program.constant - solved.bound))
         return bits, value, max(bound, value), bound - value <= self.close
 
     def fewest(self, goal: float, time_limit: float) -> tuple[Bits | None, int, bool]:
@@ -180,7 +186,7 @@ class Search:
             return None, looked, True
         best = self.climb_to(goal, looked)
         size = self.n + 1 if best is None else int(best.sum())
-        program = linear.linearise(self.signed, is_pushed_up=True) if size > looked else None
+        program = self.program() if size > looked else None
         if program is not None:
             rows = [(list(range(self.n)), [1.0] * self.n, float(looked), float(size - 1)), self.reaching(program, goal)]
             counted = np.zeros(len(program.slopes))
@@ -192,11 +198,28 @@ class Search:
             looked = max(looked, min(size, lowest))
         return best, looked, looked >= size
 
+    def program(self) -> linear.Program | None:
+        """The program of the effects, in a unit of their own: the solver's tolerances are absolute, and a value may be
+        in dollars or in billions, and far from 0."""
+        effects = self.signed.coefficients / self.unit
+        effects[0] = 0.0
+        return linear.linearise(Spectrum(self.n, self.signed.supports, effects), is_pushed_up=True)
+
+    @property
+    def unit(self) -> float:
+        """Of the program, in the value's unit."""
+        return (self.effects or self.close) / PROGRAM_EFFECTS
+
+    def value_of(self, found: float) -> float:
+        """What the program says, in the value's unit."""
+        return self.signed.constant + self.unit * found
+
     def reaching(self, program: linear.Program, goal: float) -> Row:
         """The row that says: the value is at least `goal`, but for rounding."""
         scale = 1.0 / (float(np.abs(program.slopes).max(initial=0.0)) or 1.0)
         used = np.flatnonzero(program.slopes)
-        return used.tolist(), (scale * program.slopes[used]).tolist(), scale * (goal - program.constant) - 1e-7, np.inf
+        least = (goal - self.signed.constant) / self.unit - program.constant
+        return used.tolist(), (scale * program.slopes[used]).tolist(), scale * least - 1e-7, np.inf
 
     def cells(self, n: int, size: int) -> int:
         """What looking at all sets of so many of n players costs."""

@@ -8,6 +8,7 @@ Two such maps one after the other are a third, (c2 c1)[s, t] = sum_r C(s - t, r 
 tables are computed in exact fractions, because the alternating sums in them grow like 3^s.
 Formulas: after ProxySPEX (arXiv 2505.17495), A.1; l is the largest order, sizes s and t:
 
+    fourier   F(T)                                             the spectrum itself
     moebius   M(T) = (-2)^t sum F(S)                           Harsanyi dividends
     banzhaf   BII(T) = (-2)^t F(T)                             Grabisch & Roubens 1999; order 1: BV
     sii       SII(T) = sum M(S) / (s - t + 1)                  Grabisch & Roubens 1999; order 1: SV
@@ -72,6 +73,10 @@ def moebius(largest: int, order: int) -> Table:
     return fill(largest, order, lambda _s, t: Fraction((-2) ** t))
 
 
+def fourier(largest: int, order: int) -> Table:
+    return fill(largest, order, lambda s, t: Fraction(int(s == t)))
+
+
 def banzhaf(largest: int, order: int) -> Table:
     return fill(largest, order, lambda s, t: Fraction((-2) ** t if s == t else 0))
 
@@ -116,8 +121,8 @@ def either(largest: int, order: int) -> Table:
 
 
 TABLES: dict[str, Callable[[int, int], Table]] = {
-    "moebius": moebius, "bv": lambda largest, _order: banzhaf(largest, 1), "bii": banzhaf, "sv": sv, "sii": sii,
-    "k-sii": k_sii, "stii": stii, "fbii": fbii, "fsii": fsii, "or": either,
+    "fourier": fourier, "moebius": moebius, "bv": lambda largest, _order: banzhaf(largest, 1), "bii": banzhaf, "sv": sv,
+    "sii": sii, "k-sii": k_sii, "stii": stii, "fbii": fbii, "fsii": fsii, "or": either,
 }  # fmt: skip
 """Name -> (largest size of a term, largest order wanted) -> c, from Fourier coefficients."""
 
@@ -159,9 +164,9 @@ def index(spectrum: Spectrum, name: str, order: int) -> Index:
     """
     if name not in TABLES:
         raise ValueError(f"index {name!r} is unknown; there is {', '.join(TABLES)}")
+    order = 1 if name in ("sv", "bv") else order
     if not 1 <= order <= max(1, spectrum.n_players):
         raise ValueError(f"order {order} is outside 1..{spectrum.n_players}")
-    order = 1 if name in ("sv", "bv") else order
     largest = int(spectrum.orders().max())
     sets, numbers = spread(spectrum, TABLES[name](max(largest, order), order), order)
     found = walsh.gather(spectrum.n_players, sets, numbers)

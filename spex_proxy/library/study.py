@@ -70,12 +70,14 @@ class Study:
         """The `k` strongest terms, players and groups alike: by the share of the value's variance that they explain."""
         return tuple(term_of(each, self.names) for each in rank_interactions(self.spectrum, k))
 
-    def indices(self, name: str = "fsii", order: int = 2) -> Indices:
+    def indices(self, name: str = "fsii", order: int | None = None) -> Indices:
         """An index of players and groups: fourier, moebius, bv, bii, sv, sii, k-sii, stii, fbii, fsii or or.
 
+        Up to `order` players, 2 by default (1 where there is but one); sv and bv have order 1, whatever is asked.
         Raises ValueError for an index that nobody knows and an order outside 1..n.
         """
-        return Indices.of(interactions.index(self.spectrum, name.lower(), order), self.names)
+        most = min(2, max(1, self.n_players)) if order is None else order
+        return Indices.of(interactions.index(self.spectrum, name.lower(), most), self.names)
 
     def shapley_values(self) -> NDArray[np.float64]:
         """Shape (n,). Of the spectrum; their sum is its value of the full mask minus that of the empty one."""
@@ -146,8 +148,11 @@ class Study:
         file.write_text(board_page(self._board(), title), encoding="utf-8")
         return file
 
-    def to_shapiq(self, index: str = "k-SII", order: int = 2) -> InteractionValues:
-        """An index as shapiq's `InteractionValues`, for its plots. Needs `pip install "spex-proxy[shapiq]"`."""
+    def to_shapiq(self, index: str = "k-SII", order: int | None = None) -> InteractionValues:
+        """An index, as `indices` has it, as shapiq's `InteractionValues`, for its plots.
+
+        Needs `pip install "spex-proxy[shapiq]"`.
+        """
         if index.lower() not in shapiq.NAMES:
             raise ValueError(f"shapiq has no index {index!r}; there is {', '.join(shapiq.NAMES.values())}")
         found = self.indices(index, order)

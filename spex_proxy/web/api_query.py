@@ -70,7 +70,7 @@ def _add_numbers(router: APIRouter, doors: Doors) -> None:
     def indices(
         any_id: AnyId,
         index: Annotated[
-            Literal["moebius", "bv", "bii", "sv", "sii", "k-sii", "stii", "fbii", "fsii", "or"],
+            Literal["fourier", "moebius", "bv", "bii", "sv", "sii", "k-sii", "stii", "fbii", "fsii", "or"],
             Parameter(description="Which one; docs/engine.md has their formulas."),
         ] = "fsii",
         order: Annotated[int, Parameter(description="Largest sets.", ge=1, le=MOST_ORDER)] = 2,

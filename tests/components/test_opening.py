@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from spex_proxy.plug.kinds import GameMaker, OpenGame
 from spex_proxy.plug.load import Plugins
+from spex_proxy_components.anatomy import Ending, ending_of
 from spex_proxy_components.maker import Components
 from spex_proxy_components.settings import Wanted
 from tests.components import tiny
@@ -104,7 +106,12 @@ QUESTION = {"prompt": "a b", "answer": "c"}
         ({"questions": [{**QUESTION, "contrast": "c"}]}, "coincide"),
         ({"questions": [{**QUESTION, "contrast": "c d"}]}, "begins with the other"),
         ({"questions": [{"prompt": "a " * 80, "answer": "c"}]}, "has 80 tokens; .* over 64"),
-        ({"questions": [QUESTION], "ablation": "resample"}, "give `reference`, or two questions"),
+        ({"questions": [QUESTION], "ablation": "resample"}, "of question 1: give `reference`, or two questions"),
+        ({"questions": [QUESTION, {**QUESTION, "answer": "d"}], "ablation": "resample"}, "of question 1: give `ref"),
+        (
+            {"questions": [{"prompt": "c", "answer": "d"}, QUESTION], "ablation": "resample", "reference": ["a b"]},
+            "every text begins with the prompt of question 2",
+        ),
         ({"questions": [{"messages": [{"role": "user", "content": "a"}], "answer": "c"}]}, "has no chat template"),
         ({"questions": [{"messages": [{"role": "user"}], "answer": "c"}]}, "`role` and `content`"),
     ],
@@ -151,6 +158,37 @@ def test_a_model_with_a_way_of_its_own_is_refused() -> None:
     model.forward = lambda *given, **named: doubled(head(*given, **named))
     with pytest.raises(ValueError, match="our pass and the model's own differ"):
         tiny.playing(model).__enter__()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_it_is_refused_though_its_answers_are_sure(dtype: str) -> None:
+    """Logits times 2: the answer's log-probability stays near 0, that of the others does not."""
+    model, words = tiny.llama(), tiny.tokenizer()
+    model.lm_head.weight.data *= 30
+    prompt = words.encode("a b d")
+    likeliest = words.decode(int(model(torch.tensor([prompt])).logits[0, -1].argmax()))
+    asked = [{"prompt": "a b d", "answer": likeliest}]
+    assert tiny.own_logprobs(model, asked)[0] > -1e-6
+    model.to(getattr(torch, dtype))
+    with tiny.playing(model, questions=asked, dtype=dtype) as game:
+        assert any("every token's" in note and "on 1 of 1" in note for note in game.rules.notes)
+    own = model.forward
+    model.forward = lambda *given, **named: twice(own(*given, **named))
+    with pytest.raises(ValueError, match="our pass and the model's own differ"):
+        tiny.playing(model, questions=asked, dtype=dtype).__enter__()
+
+
+def test_what_follows_the_head_is_read_in_a_text_configuration_and_words_are_none() -> None:
+    assert ending_of(tiny.gemma2(2.5).config.get_text_config()) == Ending(1.0, 2.5)
+    assert ending_of(tiny.gemma2(None).config) == Ending()
+    assert ending_of(transformers.MptConfig(logit_scale="inv_sqrt_d_model")) == Ending()
+    of_images = transformers.Gemma3Config(text_config={"final_logit_softcapping": 7.0})
+    assert ending_of(of_images.get_text_config()) == Ending(1.0, 7.0)
+
+
+def twice(said: Any) -> Any:
+    said.logits = 2 * said.logits
+    return said
 
 
 def doubled(said: Any) -> Any:

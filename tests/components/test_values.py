@@ -15,7 +15,7 @@ from tests.components import tiny
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
-@pytest.mark.parametrize("make", [tiny.llama, tiny.gpt2])
+@pytest.mark.parametrize("make", [tiny.llama, tiny.gpt2, tiny.gemma2, tiny.cohere, tiny.granite])
 @pytest.mark.parametrize("layers", ["all", [1, 3], [2, 3]])
 def test_with_nothing_ablated_it_is_the_model(make: Callable[[], Any], layers: Any) -> None:
     model = make()
@@ -142,6 +142,17 @@ def test_resample_ablation_puts_another_texts_activation_there() -> None:
     )
     with tiny.playing(model, layers=[1, 2], ablation="resample", reference=[text]) as game:
         np.testing.assert_allclose(game.measure(all_but(1)).readings[0], expected, **CLOSE)
+
+
+def test_resample_replaces_no_prompt_by_itself() -> None:
+    """Of four questions three have one prompt; and one more begins with it, so that it says the same there."""
+    model, asked = tiny.llama(), [{"prompt": "a b c is", "answer": word} for word in ("red", "blue", "green")]
+    asked += [{"prompt": "a b c is not", "answer": "one"}, {"prompt": "one two three red", "answer": "d"}]
+    said = heard(model, "one two three red")[:, tiny.SIZE : 2 * tiny.SIZE]
+    expected = tiny.own_logprobs(replaced(model, 1, lambda tokens: said[:tokens]), asked[:3])
+    for seed in range(4):
+        with tiny.playing(model, layers=[1, 2], ablation="resample", questions=asked, seed=seed) as game:
+            np.testing.assert_allclose(game.measure(all_but(1)).readings[0, :3], expected, **CLOSE)
 
 
 def test_resample_draws_by_its_seed() -> None:

@@ -56,6 +56,32 @@ def gpt2(seed: int = 0) -> Any:
     return transformers.GPT2LMHeadModel(config).eval()
 
 
+SHAPE: dict[str, Any] = {
+    "vocab_size": len(WORDS) + 1, "hidden_size": HEADS * SIZE, "intermediate_size": 48, "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS, "num_key_value_heads": HEADS // SHARED, "max_position_embeddings": 64,
+    "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0, "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+def gemma2(cap: float | None = 3.0) -> Any:
+    """Caps its logits at the end."""
+    torch.manual_seed(0)
+    config = transformers.Gemma2Config(**SHAPE, head_dim=SIZE, final_logit_softcapping=cap, sliding_window=64)
+    return transformers.Gemma2ForCausalLM(config).eval()
+
+
+def cohere(scale: float = 0.25) -> Any:
+    """Multiplies its logits at the end."""
+    torch.manual_seed(0)
+    return transformers.CohereForCausalLM(transformers.CohereConfig(**SHAPE, logit_scale=scale)).eval()
+
+
+def granite(divisor: float = 4.0) -> Any:
+    """Divides its logits at the end."""
+    torch.manual_seed(0)
+    return transformers.GraniteForCausalLM(transformers.GraniteConfig(**SHAPE, logits_scaling=divisor)).eval()
+
+
 def wanted(**config: Any) -> Wanted:
     return Wanted.of({"model": "tiny", "questions": QUESTIONS, **config})
 

@@ -131,6 +131,22 @@ def test_one_nearest_neighbour_is_sure(opened: Open) -> None:
     assert without[item_of(game, 2)] == pytest.approx(-log(LEAST), rel=1e-6)
 
 
+@pytest.mark.parametrize("estimator", ["neighbours", "sklearn.neighbors:KNeighborsClassifier"])
+def test_where_fewer_examples_are_kept_than_neighbours_asked_all_of_them_vote(opened: Open, estimator: str) -> None:
+    """Shares of the vote: 2 of 3 for a, of all six 1/2 each (6 neighbours), whatever is asked."""
+    game = opened({"estimator": estimator, "parameters": {"n_neighbors": 6}})
+    found = game.measure(np.concatenate([keeping(game, 0, 1, 3), keeping(game, 1, 4), np.ones((1, 6), dtype=np.bool_)]))
+    assert not found.failures
+    for number, (_, label) in enumerate(TESTS):
+        margin = log(2.0) if label == "a" else -log(2.0)
+        assert found.readings[:, item_of(game, number)] == pytest.approx([margin, 0.0, 0.0], abs=1e-6)
+
+
+def test_the_neighbours_of_a_class_that_has_them_by_default_are_clamped_too(opened: Open) -> None:
+    game = opened({"estimator": "sklearn.neighbors:KNeighborsClassifier"})  # 5
+    assert not game.measure(keeping(game, 0, 3)).failures
+
+
 def test_a_torch_layer_that_took_one_step_by_hand(opened: Open) -> None:
     """Adam's first step goes by the learning rate against each gradient's sign, whatever its size."""
     game = opened(
@@ -267,9 +283,9 @@ def test_failures_are_recorded_and_quote_nothing(opened: Open) -> None:
     assert np.isnan(found.readings).all()
     assert set(found.failures) == {0, 1}
     assert found.failures[0] == "training tests.training_data.strangers:Leaky raised RuntimeError"
-    neighbours = opened({"estimator": "neighbours", "parameters": {"n_neighbors": 5}})
-    found = neighbours.measure(np.concatenate([keeping(neighbours, 0, 3), np.ones((1, 6), dtype=np.bool_)]))
-    assert found.failures == {0: "training neighbours raised ValueError"}
+    picky = opened({"estimator": "sklearn.discriminant_analysis:LinearDiscriminantAnalysis"})
+    found = picky.measure(np.concatenate([keeping(picky, 0, 3), np.ones((1, 6), dtype=np.bool_)]))
+    assert found.failures == {0: "training sklearn.discriminant_analysis:LinearDiscriminantAnalysis raised ValueError"}
     assert np.isnan(found.readings[0]).all()
     assert np.isfinite(found.readings[1]).all()
 

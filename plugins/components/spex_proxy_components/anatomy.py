@@ -20,6 +20,19 @@ MLP = ("mlp", "feed_forward", "block_sparse_moe")
 LAST_NORM = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What a model does to its head's logits, as its configuration says."""
+
+    factor: float = 1.0
+    cap: float | None = None
+    """What no logit passes: they become cap * tanh(logit / cap)."""
+
+    def __call__(self, logits: torch.Tensor) -> torch.Tensor:
+        scaled = logits if self.factor == 1.0 else logits * self.factor
+        return scaled if self.cap is None else self.cap * torch.tanh(scaled / self.cap)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Anatomy:
     """A causal language model, taken apart."""
@@ -34,6 +47,7 @@ class Anatomy:
     norm: nn.Module
     head: nn.Module
     """Hidden states to logits."""
+    ending: Ending
     n_heads: int
     """Query heads. With grouped-query attention several of them share keys and values, but each has an output of its
     own, and that is what is kept or ablated."""
@@ -86,7 +100,20 @@ def take_apart(model: Any) -> Anatomy:
         raise ValueError(f"{type(model).__name__} has no last norm ({', '.join(LAST_NORM)}) or no output head")
     mlps = [part_of(layer, MLP) for layer in layers]
     shared = n_heads // int(getattr(config, "num_key_value_heads", 0) or n_heads)
-    return Anatomy(body, list(layers), joining, mlps, norm, head, n_heads, shared)
+    return Anatomy(body, list(layers), joining, mlps, norm, head, ending_of(config), n_heads, shared)
+
+
+def ending_of(config: Any) -> Ending:
+    """By the names of Cohere (`logit_scale`), Granite (`logits_scaling`, which divides) and Gemma; a model that means
+    something else by them is refused when its pass is compared."""
+    factor = number_of(config, "logit_scale") or 1.0
+    return Ending(factor / (number_of(config, "logits_scaling") or 1.0), number_of(config, "final_logit_softcapping"))
+
+
+def number_of(config: Any, name: str) -> float | None:
+    """None for what is not there, is 0, or is a word, as MPT's `logit_scale` may be."""
+    found = getattr(config, name, None)
+    return float(found) if isinstance(found, int | float) and found else None
 
 
 def part_of(module: nn.Module, names: Sequence[str]) -> nn.Module | None:

@@ -112,31 +112,40 @@ def run(
     anatomy: Anatomy, layout: Layout, hooks: Hooks, prepared: Prepared, masks: Masks, reading: Reading, rescale: bool
 ) -> Readings:
     """Masks (m, n) -> readings of a pack's questions (m, q), in one pass of m rows."""
+    with torch.inference_mode():
+        return read(anatomy, passed(anatomy, layout, hooks, prepared, masks, rescale), prepared.pack, reading)
+
+
+def passed(
+    anatomy: Anatomy, layout: Layout, hooks: Hooks, prepared: Prepared, masks: Masks, rescale: bool
+) -> torch.Tensor:
+    """Masks (m, n) -> what the last layer says, (m, tokens, width)."""
     heads, mlps = layout.split(masks)
     device = prepared.hidden.device
-    with torch.inference_mode():
-        hooks.cut = Cut(
-            torch.from_numpy(scales(heads, rescale)).to(device),
-            torch.from_numpy(mlps.astype(np.float32)).to(device),
-            prepared.fill,
-        )
-        try:
-            hidden = prepared.hidden  # one row, until the first cut makes a row of each mask
-            for layer, (arguments, named) in zip(anatomy.layers[layout.first :], prepared.calls, strict=True):
-                hidden = tensors_of(layer(hidden, *arguments, **named))
-        finally:
-            hooks.cut = None
-        return read(anatomy, hidden, prepared.pack, reading)
+    hooks.cut = Cut(
+        torch.from_numpy(scales(heads, rescale)).to(device),
+        torch.from_numpy(mlps.astype(np.float32)).to(device),
+        prepared.fill,
+    )
+    try:
+        hidden = prepared.hidden  # one row, until the first cut makes a row of each mask
+        for layer, (arguments, named) in zip(anatomy.layers[layout.first :], prepared.calls, strict=True):
+            hidden = tensors_of(layer(hidden, *arguments, **named))
+    finally:
+        hooks.cut = None
+    return hidden
+
+
+def logits_at(anatomy: Anatomy, hidden: torch.Tensor, places: NDArray[np.int64]) -> torch.Tensor:
+    """Last hidden states (m, tokens, width) -> logits (m, s, vocabulary) at s places, and nowhere else."""
+    hidden = hidden[:, torch.from_numpy(places).to(hidden.device)]
+    return anatomy.ending(anatomy.head(anatomy.norm(hidden))).float()
 
 
 def read(anatomy: Anatomy, hidden: torch.Tensor, pack: Pack, reading: Reading) -> Readings:
-    """Last hidden states (m, tokens, width) -> one number for each of the pack's questions, (m, q).
-
-    Logits are made at the places that are read, and nowhere else.
-    """
+    """Last hidden states (m, tokens, width) -> one number for each of the pack's questions, (m, q)."""
     places, where = np.unique(pack.places, return_inverse=True)
-    hidden = hidden[:, torch.from_numpy(places).to(hidden.device)]
-    logits = anatomy.head(anatomy.norm(hidden)).float()
+    logits = logits_at(anatomy, hidden, places)
     at, wanted = torch.from_numpy(where).to(logits.device), torch.from_numpy(pack.wanted).to(logits.device)
     likely = logits[:, at, wanted] - logits.logsumexp(dim=-1)[:, at]
     is_first = logits.argmax(dim=-1)[:, at] == wanted

@@ -31,6 +31,8 @@ SHORT: dict[str, tuple[str, Mapping[str, Any]]] = {
 KNOWN = ("estimator", "parameters", "unconverged")
 PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 UNCONVERGED = ("fail", "accept")
+FEWEST = 2
+"""Examples that a trainer is given at least: one of each of two classes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Estimator:
     name: str
     scale: Scale
     identity: Mapping[str, Any]
+    neighbours: int | None = None
+    """How many vote, of a class that asks neighbours: where fewer examples are kept, all of these do."""
 
     def scores(
         self, features: NDArray[np.float64], labels: NDArray[np.int64], asked: NDArray[np.float64]
@@ -54,7 +58,7 @@ class Estimator:
             warnings.simplefilter("ignore")
             warnings.simplefilter("ignore" if self.accepts_unconverged else "error", unfinished)
             try:
-                fitted = self.make(**self.parameters).fit(features, labels)
+                fitted = self.make(**self.parameters_for(len(labels))).fit(features, labels)
             except unfinished as error:
                 raise Untrained(
                     f"{self.name} stopped before it had converged: raise its number of iterations, or set "
@@ -62,6 +66,11 @@ class Estimator:
                 ) from error
             with np.errstate(all="ignore"):
                 return two_sided(answers(fitted, asked, self.scale))
+
+    def parameters_for(self, kept: int) -> Mapping[str, Any]:
+        if self.neighbours is None or self.neighbours <= kept:
+            return self.parameters
+        return {**self.parameters, "n_neighbors": kept}
 
 
 def answers(fitted: Any, asked: NDArray[np.float64], scale: Scale) -> NDArray[np.float64]:
@@ -88,14 +97,24 @@ def from_config(section: Section, seed: int) -> Estimator:
     if "random_state" in instance.get_params() and "random_state" not in parameters:
         parameters["random_state"] = seed % 2**32
         instance = built(make, parameters, section)
+    neighbours = neighbours_of(instance)
+    # since coalitions of fewer examples have values
+    clamped = {} if neighbours is None or neighbours <= FEWEST else {"neighbours": "at most those kept"}
     return Estimator(
         make,
         parameters,
         section.choice("unconverged", UNCONVERGED, "fail") == "accept",
         given,
         scale_of(instance, given),
-        {"class": path, "parameters": parameters, **provenance(make)},
+        {"class": path, "parameters": parameters, **clamped, **provenance(make)},
+        neighbours,
     )
+
+
+def neighbours_of(instance: Any) -> int | None:
+    """None for what asks no neighbours, or says otherwise how many."""
+    found = instance.get_params().get("n_neighbors") if hasattr(instance, "kneighbors") else None
+    return found if isinstance(found, int) else None
 
 
 def imported(path: str, where: str) -> Any:

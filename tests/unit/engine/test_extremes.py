@@ -22,6 +22,16 @@ def spectra(draw: st.DrawFn, most_players: int = 8) -> Spectrum:
     return Spectrum.from_terms(n, sorted(sets), generator.normal(size=len(sets)).round(2))
 
 
+@st.composite
+def tangled(draw: st.DrawFn) -> Spectrum:
+    """Many small groups: what a solver has to branch on."""
+    n = draw(st.integers(8, 11))
+    generator = np.random.default_rng(draw(st.integers(0, 10_000)))
+    sizes = generator.integers(1, 4, size=draw(st.integers(20, 45)))
+    sets = {tuple(sorted(generator.choice(n, size=size, replace=False).tolist())) for size in sizes}
+    return Spectrum.from_terms(n, sorted(sets), generator.normal(size=len(sets)))
+
+
 def every_value(spectrum: Spectrum) -> tuple[np.ndarray, np.ndarray]:
     masks = walsh.all_masks(spectrum.n_players)
     return masks, walsh.predict(spectrum, masks)
@@ -93,6 +103,95 @@ def test_the_smallest_set_is_the_smallest_of_all(spectrum, threshold, is_removed
     mask = ~chosen if is_removed else chosen
     assert found.value == pytest.approx(float(walsh.predict(spectrum, mask[None, :])[0]))
     assert good[sum(1 << int(player) for player in np.flatnonzero(mask))]
+
+
+def moved(spectrum: Spectrum, scale: float, constant: float) -> tuple[Spectrum, float]:
+    """The same effects in another unit around another constant; and how near two values are the same."""
+    coefficients = spectrum.coefficients * scale
+    coefficients[0] = constant
+    effects = float(np.abs(coefficients[1:]).sum())
+    close = extremes.CLOSE * effects + extremes.ROUNDING * abs(constant) + 1e-300
+    return Spectrum(spectrum.n_players, spectrum.supports, coefficients), close
+
+
+SCALES = st.integers(-9, 9).map(lambda power: 10.0**power)
+CONSTANTS = st.sampled_from([0.0, 1.0, -30.0, 1e3, -1e6, 1e6])
+
+
+@pytest.fixture(scope="module")
+def by_program_alone(solved):
+    """The local search finds nothing, so that the program has to."""
+
+    @contextlib.contextmanager
+    def only(products: int):
+        with solved(products), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(extremes.Search, "climb", lambda search, size: np.arange(search.n) < size)
+            patch.setattr(extremes.Search, "climb_to", lambda *_: None)
+            yield
+
+    return only
+
+
+@settings(max_examples=40)
+@given(tangled(), SCALES, CONSTANTS, st.booleans(), st.booleans(), st.sampled_from([2, 6]), st.data())
+def test_the_best_set_is_the_same_in_every_unit(
+    by_program_alone, spectrum, scale, constant, is_removed, highest, products, data
+):
+    spectrum, close = moved(spectrum, scale, constant)
+    size = data.draw(st.integers(0, spectrum.n_players))
+    masks, values = every_value(spectrum)
+    truth = values[masks.sum(axis=1) == (spectrum.n_players - size if is_removed else size)]
+    best = truth.max() if highest else truth.min()
+    with by_program_alone(products):
+        found = extremes.subset(spectrum, size, is_removed=is_removed, highest=highest)
+    assert found.is_proven
+    assert abs(found.value - best) <= 2 * close
+    assert found.value == pytest.approx(values[sum(1 << player for player in found.kept)], rel=1e-12, abs=close / 10)
+
+
+@settings(max_examples=60)
+@given(spectra(), SCALES, CONSTANTS, st.booleans(), st.data())
+def test_the_smallest_set_is_the_same_in_every_unit(by_program_alone, spectrum, scale, constant, is_removed, data):
+    spectrum, close = moved(spectrum, scale, constant)
+    masks, values = every_value(spectrum)
+    levels = np.unique(values)
+    at = data.draw(st.integers(0, len(levels)))
+    around = np.concatenate([[levels[0] - 1e3 * close], levels, [levels[-1] + 1e3 * close]])
+    threshold = float((around[at] + around[at + 1]) / 2)
+    if np.abs(values - threshold).min() < 20 * close:
+        return  # on neither side, but for rounding
+    is_above = values >= threshold
+    good = is_above != is_above[-1] if is_removed else is_above == is_above[-1]
+    sizes = (~masks if is_removed else masks).sum(axis=1)[good]
+    with by_program_alone(3):
+        found = (extremes.necessary if is_removed else extremes.sufficient)(spectrum, threshold)
+    assert found.is_proven
+    assert (None if found.players is None else len(found.players)) == (sizes.min() if len(sizes) else None)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_effects_too_small_for_the_solver_are_proven_all_the_same(scale, by_program_alone):
+    generator = np.random.default_rng(0)
+    pairs = [pair for pair in itertools.combinations(range(16), 2) if generator.random() < 0.3]
+    sets = [(), *itertools.combinations(range(16), 1), *pairs]
+    spectrum = Spectrum.from_terms(16, sets, scale * generator.normal(size=len(sets)))
+    masks, values = every_value(spectrum)
+    with by_program_alone(linear.LARGEST_PRODUCT):
+        found = extremes.subset(spectrum, 8)
+    assert found.is_proven
+    assert found.value == pytest.approx(values[masks.sum(axis=1) == 8].max(), rel=1e-5)
+
+
+def test_nothing_crosses_0_of_a_spectrum_that_is_0(way):
+    zero = Spectrum.from_terms(3, [(), (0,)], [0.0, 0.0])
+    assert extremes.necessary(zero, 0.0).players is None, way
+    assert extremes.sufficient(zero, 0.0).players == ()
+
+
+def test_a_large_constant_makes_no_effect_small():
+    spectrum = Spectrum.from_terms(4, [(), (0,), (1,), (2,), (3,)], [1e6 + 2, -0.5, -0.5, -0.5, -0.5])  # 1e6 + |S|
+    found = extremes.necessary(spectrum, 1e6 + 3.5)
+    assert (len(found.players or ()), found.value, found.is_proven) == (1, 1e6 + 3, True)
 
 
 def test_both_ways_agree_with_brute_force_on_twelve_players(way):

@@ -103,6 +103,16 @@ def test_moebius_sii_bii_and_stii(n, order, seed):
 
 @GAMES
 @given(st.integers(4, 6), orders, seeds)
+def test_fourier_is_the_spectrum_itself(n, order, seed):
+    game = Game(n, seed)
+    ours = found(game, "fourier", order)
+    parity = {t: [(-1.0) ** len(set(t) & set(s)) for s in subsets(range(n))] for t in subsets(range(n), order)}
+    values = [game(s) for s in subsets(range(n))]
+    assert ours == {t: pytest.approx(np.mean(np.multiply(signs, values)), abs=1e-9) for t, signs in parity.items()}
+
+
+@GAMES
+@given(st.integers(4, 6), orders, seeds)
 def test_k_sii(n, order, seed):
     game = Game(n, seed)
     ours = found(game, "k-sii", order)
@@ -203,3 +213,9 @@ def test_what_cannot_be_asked():
     for order in (0, 4):
         with pytest.raises(ValueError, match=r"outside 1\.\.3"):
             interactions.index(spectrum, "sii", order)
+
+
+def test_values_have_order_1_whatever_is_asked():
+    spectrum = Spectrum.from_terms(1, [(), (0,)], [1.0, 2.0])
+    for name in ("sv", "bv"):
+        assert interactions.index(spectrum, name, 2).order == 1

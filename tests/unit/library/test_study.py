@@ -168,6 +168,25 @@ def test_an_index_is_read_by_name_and_by_column(study):
             found[wrong]
 
 
+def test_every_index_that_is_documented_is_there(study):
+    names = ["fourier", "moebius", "bv", "bii", "sv", "sii", "k-sii", "stii", "fbii", "fsii", "or"]
+    assert all(name in (study.indices.__doc__ or "") for name in names)
+    assert [study.indices(name).name for name in names] == names
+    terms = dict(zip(study.spectrum.players(), study.spectrum.coefficients, strict=True))
+    assert dict(study.indices("fourier")) == {t: pytest.approx(c) for t, c in terms.items() if len(t) <= 2}
+
+
+def test_one_player_has_indices_of_order_1(monkeypatch):
+    single = spex_proxy.explain(lambda masks: 3.0 * masks[:, 0], ["only"])
+    assert single.indices()["only"] == pytest.approx(3.0)
+    assert single.indices("sv", 2).order == single.indices("sv").order == 1
+    with pytest.raises(ValueError, match=r"order 2 is outside 1\.\.1"):
+        single.indices("sii", 2)
+    stand_in = types.SimpleNamespace(InteractionValues=types.SimpleNamespace)
+    monkeypatch.setitem(sys.modules, "shapiq", stand_in)
+    assert single.to_shapiq("SV").max_order == single.to_shapiq().max_order == 1
+
+
 def test_without_shapiq_it_says_what_to_install(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "shapiq", None)
     with pytest.raises(ImportError, match=r"spex-proxy\[shapiq\]"):
