@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from spex_proxy.engine import lasso, regression, walsh
 from spex_proxy.engine.draws import MASKS, raw_words
 from spex_proxy.engine.members import Lasso
-from spex_proxy.engine.proxyspex import N_FOLDS, ProxyFit, as_given, assign_folds, best_setting, problem_of
+from spex_proxy.engine.proxyspex import N_FOLDS, ProxyFit, as_given, best_setting, problem_of
 from spex_proxy.engine.regression import Floats
 from spex_proxy.engine.rows import Rows
 from spex_proxy.facts.errors import BadEvidence
@@ -103,9 +103,9 @@ def context_cite(rows: Rows) -> Spectrum:
 
 def judged(estimator: Estimator, name: str, rows: Rows, seed: int) -> ProxyFit:
     """All rows' spectrum, and each uniform row predicted by the other folds'. The corner trains every fold."""
-    order = problem_of(rows, seed)[0].order
+    problem, _, _ = problem_of(rows, seed)
     folds = np.empty(len(rows), dtype=np.int64)
-    folds[order] = assign_folds(rows.uniform[order], seed)
+    folds[problem.order] = problem.folds
     predictions = np.empty(len(rows))
     for fold in range(N_FOLDS):
         inside = folds == fold

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from spex_proxy.engine import designs, fidelity, proxyspex, stack, structured, walsh
@@ -22,8 +23,8 @@ Method = Callable[[Rows, Recipe], proxyspex.ProxyFit]
 
 
 def by_seed(fit: Callable[[Rows, int], proxyspex.ProxyFit]) -> Method:
-    """A method that fits any masks needs no more of the recipe than its seed."""
-    return lambda rows, recipe: fit(rows, recipe.seed)
+    """A method that fits any masks needs no more of the recipe than its seed, and which masks it draws together."""
+    return lambda rows, recipe: fit(replace(rows, units=designs.units(rows.masks, recipe, rows.uniform)), recipe.seed)
 
 
 METHODS: dict[str, Method] = {
@@ -77,7 +78,8 @@ def conclude(recipe: Recipe, rows: Rows, stopped: str = "") -> Fit:
 
 
 def _conclude(recipe: Recipe, rows: Rows, stopped: str) -> Fit:
-    rows = replace(rows, uniform=designs.fair(rows.masks, recipe))
+    fair = designs.fair(rows.masks, recipe)
+    rows = replace(rows, uniform=fair, units=designs.units(rows.masks, recipe, fair))
     sigma = fidelity.noise_sigma(rows.full_values)
     common = {"seed": recipe.seed, "rows": len(rows), "noise_sigma": sigma, "stopped": stopped}
     if np.ptp(rows.values) <= ROUNDING * np.max(np.abs(rows.values)):
@@ -90,7 +92,7 @@ def _conclude(recipe: Recipe, rows: Rows, stopped: str) -> Fit:
         found = method_of(recipe)(rows, recipe)
         values = rows.values[rows.uniform]
         r2 = fidelity.r_squared(values, found.predictions)
-        low, high = fidelity.interval(values, found.predictions, recipe.seed)
+        low, high = fidelity.interval(values, found.predictions, recipe.seed, compared_units(rows))
         spectrum, how = found.spectrum, {"method": recipe.method, **found.how}
     if low <= 0 and within_noise(rows, sigma):
         reason = "removing everything changes the output no more than asking again does"
@@ -129,7 +131,7 @@ def constant(rows: Rows, sigma: float, common: dict[str, Any], reason: str) -> F
     spectrum = Spectrum.from_terms(rows.n_players, [()], [float(np.mean(rows.values))])
     values = compared(rows)
     others = (float(rows.values.sum()) - values) / max(1, len(rows) - 1)
-    low, high = fidelity.interval(values, others, common["seed"])
+    low, high = fidelity.interval(values, others, common["seed"], compared_units(rows))
     figures = judged(rows, sigma, fidelity.r_squared(values, others), low, high)
     how = {"method": "constant", "penalties": [0.0], **common}
     return Fit(spectrum, figures, how, "nothing_to_explain", reason)
@@ -156,6 +158,11 @@ def judged(rows: Rows, sigma: float, r2: float, low: float, high: float) -> Fide
 def compared(rows: Rows) -> Values:
     """What fidelity is about: all values when all masks were measured, else those of uniform masks."""
     return rows.values if rows.complete else rows.values[rows.uniform]
+
+
+def compared_units(rows: Rows) -> NDArray[np.int64] | None:
+    """Of `compared`'s values: which were drawn together."""
+    return rows.units if rows.units is None or rows.complete else rows.units[rows.uniform]
 
 
 def verdict_of(figures: Fidelity, complete: bool) -> tuple[Verdict, str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from spex_proxy.engine.conclude import METHODS, Fit, conclude, method_of
 from spex_proxy.engine.designs import Plan, plan
+from spex_proxy.engine.draws import is_corner
 from spex_proxy.engine.rows import rows_of
 from spex_proxy.facts.evidence import Evidence, Masks, Replicates
 from spex_proxy.facts.recipe import Recipe
@@ -44,9 +45,11 @@ class Ask:
 def decide(recipe: Recipe, evidence: Evidence) -> Ask | Fit:
     """The rest of the first unfinished round, or the next round, or the fit.
 
-    A fit uses every row of evidence, planned or not. Raises BadEvidence for
-    evidence or a budget that no fit can come from, ValueError for a recipe that
-    makes no sense.
+    A fit uses every row of evidence, planned or not; but whether to stop before a
+    round is told from what was there before it was begun. Of few players another
+    recipe's masks are there that this one would ask later, and so is a part of each
+    round. Raises BadEvidence for evidence or a budget that no fit can come from,
+    ValueError for a recipe that makes no sense.
     """
     method_of(recipe)
     rows = rows_of(evidence)
@@ -56,12 +59,14 @@ def decide(recipe: Recipe, evidence: Evidence) -> Ask | Fit:
         whole = "all masks were measured" if rows.complete else "the budget was spent"
         return conclude(recipe, rows, whole)
     current = int(design.rounds[~known].min())
-    if current == 0 or known[design.rounds >= current].any():
+    if current == 0 or is_begun(design, known, current, evidence):
         return ask(design, known, current, "the round is not finished")
-    found = conclude(recipe, rows)
-    why = reason_to_stop(recipe, evidence, design, found)
+    before = without(evidence, design, design.rounds >= current)
+    found = conclude(recipe, rows_of(before))
+    why = reason_to_stop(recipe, before, design, found)
     if why:
-        return replace(found, how={**found.how, "stopped": why})
+        fit = found if len(before) == len(evidence) else conclude(recipe, rows)
+        return replace(fit, how={**fit.how, "stopped": why})
     r2 = found.fidelity.r2
     return replace(ask(design, known, current, f"R2 is {r2:.2f} so far"), r2=r2)
 
@@ -83,6 +88,21 @@ def keys(masks: Masks, replicates: Replicates) -> list[tuple[bytes, int]]:
     """What tells one measurement from another."""
     packed = np.packbits(masks, axis=1)
     return [(row.tobytes(), int(number)) for row, number in zip(packed, replicates, strict=True)]
+
+
+def is_begun(design: Plan, known: NDArray[np.bool_], current: int, evidence: Evidence) -> bool:
+    """True if nothing but this plan was asked, and a part of its current round: whether to ask that was told before,
+    and no fit is needed for each batch that comes."""
+    is_ahead = known[design.rounds > current].any()
+    is_alone = not len(without(evidence, design, np.ones(len(design), dtype=np.bool_)))
+    return bool(known[design.rounds == current].any() and is_alone and not is_ahead)
+
+
+def without(evidence: Evidence, design: Plan, planned: NDArray[np.bool_]) -> Evidence:
+    """The evidence but for these (planned,) of the plan."""
+    left_out = set(keys(design.masks[planned], design.replicates[planned]))
+    chosen = np.asarray([key not in left_out for key in keys(evidence.masks, evidence.replicates)], dtype=np.bool_)
+    return Evidence(evidence.masks[chosen], evidence.values[chosen], evidence.replicates[chosen])
 
 
 def ask(design: Plan, known: NDArray[np.bool_], current: int, reason: str) -> Ask:
@@ -107,13 +127,9 @@ def reason_to_stop(recipe: Recipe, evidence: Evidence, design: Plan, found: Fit)
 
 
 def brought_nothing(recipe: Recipe, evidence: Evidence, design: Plan, r2: float) -> bool:
-    """True if the fit of two rounds ago, on enough masks to be believed, was as good."""
-    last = int(design.rounds[measured(design, evidence)].max())
-    early = design.rounds <= last - 2
-    earlier = set(keys(design.masks[early], design.replicates[early]))
-    chosen = np.asarray([key in earlier for key in keys(evidence.masks, evidence.replicates)], dtype=np.bool_)
-    rows = rows_of(Evidence(evidence.masks[chosen], evidence.values[chosen], evidence.replicates[chosen]))
-    if int(rows.uniform.sum()) < max(GAIN_FROM, evidence.n_players):
+    """True if the fit of two rounds ago, on enough masks of the plan to be believed, was as good."""
+    late = design.rounds > int(design.rounds[measured(design, evidence)].max()) - 2
+    if int((~is_corner(design.masks[~late])).sum()) < max(GAIN_FROM, evidence.n_players):
         return False
-    earlier_r2 = conclude(recipe, rows).fidelity.r2
+    earlier_r2 = conclude(recipe, rows_of(without(evidence, design, late))).fidelity.r2
     return max(r2, 0.0) - max(earlier_r2, 0.0) < WORTH_GAIN

@@ -198,18 +198,57 @@ def coded_uniform(n_players: int, recipe: Recipe, coded: design.Blueprint, count
 
 
 def fair(masks: Masks, recipe: Recipe) -> NDArray[np.bool_]:
-    """Shape (m,). True for the masks that fidelity may be judged by: those that the design drew at random.
+    """Shape (m,). True for the masks that fidelity may be judged by: those that this recipe drew at random.
 
-    All off the corner, but of a late or SPEX plan only its uniform ones.
+    One game holds what all recipes asked of it, and what a person asked on purpose: no sample of this design, so such
+    masks train and judge nothing. Of few players others' masks are often ones that this plan would draw later, chosen
+    as the others choose; hence only those count that were measured without a gap in the order of asking. Where not
+    even its first round was asked (a recorded table, say) all masks off the corner judge: nothing better is there.
     """
-    off_corner, kind = ~is_corner(masks), kind_of(recipe)[0]
-    if kind not in ("late", "spex") or all_fit(masks.shape[1], recipe):
+    off_corner, n_players = ~is_corner(masks), masks.shape[1]
+    kind, free = kind_of(recipe)[0], recipe.budget - len(opening(n_players, recipe))
+    drawn = judges(n_players, recipe, max(free, int(off_corner.sum())))
+    is_measured = positions(masks, drawn) >= 0
+    asked = len(drawn) if is_measured.all() else int(np.argmin(is_measured))
+    is_random = kind not in ("late", "spex") or all_fit(n_players, recipe)
+    if is_random and asked < max(MIN_UNIFORM, min(FIRST_UNIFORM, free, len(drawn))):
         return off_corner
-    if kind == "late":
-        free = recipe.budget - len(opening(masks.shape[1], recipe))
-        planned, uniform = late_masks(masks.shape[1], free, recipe.seed)
-        return off_corner & (positions(planned[uniform], masks) >= 0)
-    coded = blueprint(masks.shape[1], recipe)
-    asked, _ = coded_rounds(masks.shape[1], recipe)
-    structured = coded.masks(coded.layout.bits).reshape(-1, masks.shape[1])
-    return off_corner & (positions(asked, masks) >= 0) & (positions(structured, masks) < 0)
+    return off_corner & (positions(drawn[:asked], masks) >= 0)
+
+
+def judges(n_players: int, recipe: Recipe, count: int) -> Masks:
+    """The random masks among the first `count` that the plan asks after its opening, in its order; of a late or SPEX
+    plan only the uniform ones. More than the budget buys are those that a larger one would, but for SPEX."""
+    kind, share = kind_of(recipe)
+    if kind == "keep" and not all_fit(n_players, recipe):
+        return kept_masks(n_players, share, count, recipe.seed)
+    if kind == "paired" and not all_fit(n_players, recipe):
+        return paired_masks(n_players, count, recipe.seed)
+    if kind == "late" and not all_fit(n_players, recipe):
+        masks, uniform = late_masks(n_players, count, recipe.seed)
+        return masks[uniform]
+    if kind == "spex" and not all_fit(n_players, recipe):
+        coded = blueprint(n_players, recipe)
+        asked, _ = coded_rounds(n_players, recipe)
+        return asked[positions(coded.masks(coded.layout.bits).reshape(-1, n_players), asked) < 0]
+    return uniform_masks(n_players, count, recipe.seed)
+
+
+def units(masks: Masks, recipe: Recipe, uniform: NDArray[np.bool_]) -> NDArray[np.int64] | None:
+    """Shape (m,). Masks with the same number are predicted by fits that saw none of them; None: each by itself.
+
+    Of the design `paired` a mask and its complement. Complements that another design drew by chance are no more alike
+    than a fresh mask and one that is there; but what others asked may be the complement of each mask that judges
+    (`uniform`): the pairs of one seed begin with its uniform masks.
+    """
+    kind, whole = kind_of(recipe)[0], all_fit(masks.shape[1], recipe)
+    if kind == "paired" and not whole:
+        _, pair = np.unique(pack_masks(masks ^ masks[:, :1]), axis=0, return_inverse=True)
+        return pair.reshape(-1).astype(np.int64)
+    partner = positions(masks, ~masks)
+    is_told = uniform & (partner >= 0) & ~(uniform | is_corner(masks))[partner]
+    if (kind in ("late", "spex") and not whole) or not is_told.any():
+        return None
+    found = np.arange(len(masks))
+    found[partner[is_told]] = np.flatnonzero(is_told)
+    return found

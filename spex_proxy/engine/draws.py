@@ -7,6 +7,8 @@ resumed job must ask the masks that it would have asked before the upgrade.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,9 +35,21 @@ def raw_words(seed: int, stream: int, count: int) -> NDArray[np.uint64]:
 
     Raises ValueError for a negative seed.
     """
+    return _generator(seed, stream).random_raw(count)
+
+
+def raw_rows(seed: int, stream: int, rows: int, width: int, cells: int) -> Iterator[NDArray[np.uint64]]:
+    """The words of `raw_words(seed, stream, rows * width)` as rows (r, width), about `cells` of them at a time."""
+    generator, step = _generator(seed, stream), max(1, cells // max(1, width))
+    for start in range(0, rows, step):
+        count = min(step, rows - start)
+        yield generator.random_raw(count * width).reshape(count, width)
+
+
+def _generator(seed: int, stream: int) -> np.random.PCG64:
     if seed < 0:
         raise ValueError(f"the seed is {seed}; seeds are 0 or greater")
-    return np.random.PCG64(np.random.SeedSequence([seed, stream])).random_raw(count)
+    return np.random.PCG64(np.random.SeedSequence([seed, stream]))
 
 
 def shuffled(count: int, seed: int, stream: int) -> NDArray[np.int64]:

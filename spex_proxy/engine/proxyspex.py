@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from spex_proxy.engine import forest, regression, walsh
 from spex_proxy.engine.draws import FOLDS, MIN_UNIFORM, TREES, raw_words, shuffled
 from spex_proxy.engine.forest import Forest, Shape
-from spex_proxy.engine.rows import Rows
+from spex_proxy.engine.rows import Rows, numbered
 from spex_proxy.engine.walsh import Supports
 from spex_proxy.facts.errors import BadEvidence
 from spex_proxy.facts.evidence import Masks, Values
@@ -124,7 +124,7 @@ def problem_of(rows: Rows, seed: int) -> tuple[Problem, float, float]:
     # summed row by row, so that a column's sum has the same bits wherever the column stands
     slopes = np.abs((np.where(masks, values[:, None], 0.0)).sum(axis=0) - masks.mean(axis=0) * values.sum())
     players = np.argsort(-slopes, kind="stable").astype(np.int64)
-    folds = assign_folds(rows.uniform[order], seed)
+    folds = assign_folds(rows.uniform[order], seed, None if rows.units is None else rows.units[order])
     return Problem(np.ascontiguousarray(masks[:, players]), values, folds, seed, order, players), centre, spread
 
 
@@ -135,11 +135,20 @@ def as_given(problem: Problem, predictions: Values) -> Values:
     return out
 
 
-def assign_folds(uniform: NDArray[np.bool_], seed: int) -> NDArray[np.int64]:
-    """Shape (m,). Seeded, equal sizes, over the uniform rows in their order; -1 elsewhere."""
+def assign_folds(uniform: NDArray[np.bool_], seed: int, units: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Shape (m,). Seeded, equal sizes, over the uniform rows in their order; -1 elsewhere. A unit is never torn: what
+    shares one with a uniform row is left out with it, though it judges nothing."""
+    rows = np.flatnonzero(uniform)
+    unit = np.arange(len(rows)) if units is None else numbered(units[rows])
+    order = shuffled(int(unit.max(initial=-1)) + 1, seed, FOLDS)
+    fold = np.empty(len(order), dtype=np.int64)
+    fold[order] = np.arange(len(order)) % N_FOLDS
     folds = np.full(len(uniform), -1, dtype=np.int64)
-    numbers = np.flatnonzero(uniform)
-    folds[numbers[shuffled(len(numbers), seed, FOLDS)]] = np.arange(len(numbers)) % N_FOLDS
+    folds[rows] = fold[unit]
+    if units is not None and len(rows):
+        judged, first = np.unique(units[rows], return_index=True)
+        at = np.minimum(np.searchsorted(judged, units), len(judged) - 1)
+        folds = np.where(judged[at] == units, folds[rows[first]][at], -1)
     return folds
 
 

@@ -16,6 +16,9 @@ from spex_proxy.engine.walsh import lexical, pack_masks
 from spex_proxy.facts.errors import BadEvidence
 from spex_proxy.facts.evidence import Evidence, Masks, Values
 
+MOST_VALUE = 1e150
+"""Squares, and sums of them, must be floats; and so must their inverses."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
@@ -27,9 +30,12 @@ class Rows:
     """Shape (m,)."""
     uniform: NDArray[np.bool_]
     """Shape (m,). False for the corner (full, empty, leave-one-outs), which is asked on purpose and
-    so is no sample of uniform masks; fidelity is computed over the others."""
+    so is no sample of uniform masks; fidelity is computed over the others. `designs.fair` leaves fewer."""
     full_values: Values
     """Shape (r,). Each measurement of the full mask, by replicate number."""
+    units: NDArray[np.int64] | None = None
+    """Shape (m,). Rows drawn together have the same number (`designs.units`); None: each was drawn by itself. Out of
+    fold is out of the fold of the whole unit: of a mask and its complement all even terms are equal."""
 
     @property
     def n_players(self) -> int:
@@ -83,6 +89,23 @@ def rows_of(evidence: Evidence) -> Rows:
     return Rows(distinct, means, ~is_corner(distinct), values[~twice & masks.all(axis=1)])
 
 
+def numbered(units: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same units (m,), by new numbers: from 0, in the order in which they first come."""
+    _, first, which = np.unique(units, return_index=True, return_inverse=True)
+    numbers = np.empty(len(first), dtype=np.int64)
+    numbers[np.argsort(first)] = np.arange(len(first))
+    return numbers[which.reshape(-1)]
+
+
+def check_size(values: Values) -> None:
+    """Raises BadEvidence for values whose squares leave what a float can hold: a fit would fail, or say NaN."""
+    largest = float(np.abs(values).max(initial=0.0))
+    spread = float(np.ptp(values)) if len(values) else 0.0
+    if largest > MOST_VALUE or 0 < spread < 1 / MOST_VALUE:
+        what = f"reach {largest:.3g}" if largest > MOST_VALUE else f"differ by {spread:.3g} at most"
+        raise BadEvidence(f"values {what}: give them in another unit, for squares of them are no numbers any more")
+
+
 def check_shapes(evidence: Evidence) -> None:
     """Raises BadEvidence, naming the row where there is one to name."""
     masks, values, replicates = evidence.masks, evidence.values, evidence.replicates
@@ -100,6 +123,7 @@ def check_shapes(evidence: Evidence) -> None:
     if len(wrong):
         row = int(wrong[0])
         raise BadEvidence(f"row {row} has the value {values[row]}; there are {len(wrong)} such rows")
+    check_size(values)
     wrong = np.flatnonzero(replicates < 0)
     if len(wrong):
         raise BadEvidence(f"row {int(wrong[0])} has the replicate number {int(replicates[wrong[0]])}")

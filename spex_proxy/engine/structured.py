@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spex_proxy.engine import designs, draws, regression, walsh
-from spex_proxy.engine.proxyspex import N_FOLDS, ProxyFit
+from spex_proxy.engine.proxyspex import N_FOLDS, ProxyFit, assign_folds
 from spex_proxy.engine.rows import Rows
 from spex_proxy.engine.spex import decode, peeling
 from spex_proxy.engine.spex.design import Blueprint
@@ -56,10 +56,10 @@ def held_out(characters: Values, rows: Rows, penalties: Values, seed: int) -> Va
     uniform = np.flatnonzero(rows.uniform)
     if len(uniform) < draws.MIN_UNIFORM:
         raise BadEvidence(f"{len(uniform)} uniform masks can't judge a fit; at least {draws.MIN_UNIFORM} are needed")
-    order = uniform[draws.shuffled(len(uniform), seed, draws.FOLDS)]
+    folds = assign_folds(rows.uniform, seed, rows.units)
     predictions = np.empty(len(rows))
     for fold in range(N_FOLDS):
-        inside = order[fold::N_FOLDS]
+        inside = np.flatnonzero(folds == fold)
         seen = np.delete(np.arange(len(rows)), inside)
         predictions[inside] = characters[inside] @ regression.closed_form(
             characters[seen], rows.values[seen], penalties

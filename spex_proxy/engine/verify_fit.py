@@ -1,7 +1,7 @@
 """Does a stored result follow from the evidence that is stored with it?
 
 Two levels. `check` repeats only the closed-form last step, on the stored support,
-and must agree to 1e-9 on any machine. `refit` repeats everything.
+and must agree to 1e-9 of the values' spread on any machine. `refit` repeats everything.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from spex_proxy.facts.recipe import Recipe
 from spex_proxy.facts.spectrum import Spectrum
 
 TOLERANCE = 1e-9
-"""Largest difference, in the value's unit, that rounding alone can explain."""
+"""Largest difference that rounding alone can explain, of shares such as R2; and of what is in the value's unit as a
+share of how far the values spread."""
+DIGITS = 1e-14
+"""What rounding does to a value, as a share of the value: where all are far from 0, more than their spread tells."""
 
 
 def check(spectrum: Spectrum, how: Mapping[str, Any], recipe: Recipe, evidence: Evidence) -> float:
@@ -43,6 +46,14 @@ def check(spectrum: Spectrum, how: Mapping[str, Any], recipe: Recipe, evidence: 
     differences = np.abs(spectrum.coefficients - repeated)
     sigma = abs(float(how["noise_sigma"]) - fidelity.noise_sigma(rows.full_values))
     return float(np.max([*differences, sigma]))  # NumPy's, because Python's max() lets a NaN pass
+
+
+def tolerance(evidence: Evidence) -> float:
+    """Largest difference in the value's unit that rounding alone can explain: log-probabilities or micrometres."""
+    values = evidence.values.astype(np.float64)
+    if not len(values):
+        return 0.0
+    return TOLERANCE * float(np.max(np.abs(values - values.mean()))) + DIGITS * float(np.max(np.abs(values)))
 
 
 def last_step(spectrum: Spectrum, how: Mapping[str, Any], rows: Rows) -> regression.Floats:

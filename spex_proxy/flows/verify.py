@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple, fields, replace
 
 import numpy as np
 from sqlalchemy import Connection
 
 from spex_proxy.engine.indices import rank_interactions
-from spex_proxy.engine.verify_fit import TOLERANCE, check, refit
+from spex_proxy.engine.verify_fit import TOLERANCE, check, refit, tolerance
 from spex_proxy.facts.aim import read_aim
 from spex_proxy.facts.errors import BadEvidence, CannotExplain, NotFound, VerificationFailed
 from spex_proxy.facts.evidence import Block, Evidence
@@ -150,14 +150,15 @@ def _content(connection: Connection, game: Game) -> tuple[Exchange, TokenizedExc
 def _fit(explanation: Explanation, evidence: Evidence) -> Iterator[Check]:
     recipe, spectrum = explanation.recipe, explanation.spectrum
     name = "check: the closed form gives the stored coefficients"
+    allowed = tolerance(evidence)
     try:
-        yield _drift(name, check(spectrum, explanation.how, recipe, evidence))
+        yield _drift(name, check(spectrum, explanation.how, recipe, evidence), allowed)
         again = refit(recipe, evidence)
     except (VerificationFailed, BadEvidence) as error:
         yield Check(name, False, str(error))
         return
-    yield _drift("refit: masks and values give the stored spectrum", _spectrum_drift(spectrum, again.spectrum))
-    yield _drift("refit: fidelity and noise are as stored", _fidelity_drift(explanation.fidelity, again.fidelity))
+    yield _drift("refit: masks and values give the stored spectrum", _spectrum_drift(spectrum, again.spectrum), allowed)
+    yield _fidelity(explanation.fidelity, again.fidelity, allowed)
     yield Check(
         "the verdict follows from the fidelity",
         (again.verdict, again.verdict_reason) == (explanation.verdict, explanation.verdict_reason),
@@ -166,7 +167,8 @@ def _fit(explanation: Explanation, evidence: Evidence) -> Iterator[Check]:
     shown = rank_interactions(spectrum)
     yield Check(
         "the interactions shown follow from the spectrum",
-        len(shown) == len(explanation.interactions) and all(map(_same_interaction, shown, explanation.interactions)),
+        len(shown) == len(explanation.interactions)
+        and all(_same_interaction(*pair, allowed) for pair in zip(shown, explanation.interactions, strict=True)),
         f"{len(explanation.interactions)} interactions",
     )
 
@@ -220,13 +222,18 @@ def _spectrum_drift(stored: Spectrum, made: Spectrum) -> float:
     return float(drift) if stored.standard_errors is made.standard_errors else math.inf
 
 
-def _fidelity_drift(stored: Fidelity, made: Fidelity) -> float:
-    return max(map(_difference, astuple(stored), astuple(made)))
+def _fidelity(stored: Fidelity, made: Fidelity, allowed: float) -> Check:
+    """Shares and the number of masks by themselves, the rest in the value's unit."""
+    name = "refit: fidelity and noise are as stored"
+    drift = {f.name: _difference(getattr(stored, f.name), getattr(made, f.name)) for f in fields(Fidelity)}
+    in_unit = max(drift.pop(figure) for figure in ("noise_sigma", "value_full", "value_empty"))
+    shares = _drift(name, max(drift.values()), TOLERANCE)
+    return shares if not shares.is_passed or in_unit <= allowed else _drift(name, in_unit, allowed)
 
 
-def _same_interaction(one: Interaction, other: Interaction) -> bool:
+def _same_interaction(one: Interaction, other: Interaction, allowed: float) -> bool:
     numbers = zip(astuple(one)[1:], astuple(other)[1:], strict=True)
-    return one.players == other.players and all(_difference(a, b) <= TOLERANCE for a, b in numbers)
+    return one.players == other.players and all(_difference(a, b) <= allowed for a, b in numbers)
 
 
 def _difference(a: float | None, b: float | None) -> float:
@@ -243,8 +250,8 @@ def _check(name: str, wrong: Sequence[int], detail: str) -> Check:
     return Check(name, True, detail)
 
 
-def _drift(name: str, drift: float) -> Check:
-    return Check(name, drift <= TOLERANCE, f"largest difference {drift:.1e}, allowed {TOLERANCE:.0e}")
+def _drift(name: str, drift: float, allowed: float) -> Check:
+    return Check(name, drift <= allowed, f"largest difference {drift:.1e}, allowed {allowed:.0e}")
 
 
 def _equals(made: np.ndarray, stored: np.ndarray) -> bool:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from spex_proxy.engine import proxyspex
+from spex_proxy.engine.forest import Shape
 from spex_proxy.facts.errors import SpexError
 from spex_proxy.facts.explanation import Check
 from spex_proxy.flows.verify import verify
@@ -67,6 +69,26 @@ def test_what_is_so_verifies(kind: str, explained: dict[str, Path]) -> None:
     checks = check(explained[kind])
     assert len(checks) == 10
     assert [c for c in checks if not c.is_passed or c.is_skipped] == []
+
+
+def test_what_another_recipe_asked_of_the_same_game_before_verifies(
+    empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its masks are stored with the game: they train, and this recipe's own judge, when it is refitted too."""
+    monkeypatch.setattr(proxyspex, "SHAPES", (Shape(1, 0.3, 25), Shape(3, 0.3, 25)))
+    store = open_store(f"sqlite:///{shutil.copy(empty_store, tmp_path / 'spex.db')}")
+    with ScriptedModel(GAME) as model:
+        desk = Desk(model.url, store, replace(RECIPE, design="keep=0.8", budget=40, method="proxyspex"))
+        exchange = desk.ask(question(sentences(7)))
+        first = asyncio.run(desk.explanation())
+        desk.queue_again(exchange, design="uniform", budget=50)
+        second = asyncio.run(desk.explanation())
+        desk.close()
+    assert first.game_ids == second.game_ids
+    assert second.cost.masks > first.cost.masks
+    for explanation in (first, second):
+        assert [c for c in desk.checks(explanation.id) if not c.is_passed or c.is_skipped] == []
+    store.dispose()
 
 
 @pytest.mark.parametrize("case", TAMPERINGS)

@@ -155,6 +155,56 @@ def test_rows_that_nobody_planned_are_used(sparse_game, small_trees):
     assert fit.how["rows"] > 100
 
 
+# --------------------------------------------------------------------------------- beside what others asked
+
+
+def additive(masks):
+    return masks @ np.arange(1.0, 11.0)
+
+
+def beside(evidence, recipe, recipe_of_others):
+    """What was known, and all that was asked, until there is a fit."""
+    plan = designs.plan(10, recipe_of_others)
+    evidence, asked = Evidence(plan.masks, additive(plan.masks), plan.replicates) if evidence is None else evidence, []
+    while isinstance(step := decide(recipe, evidence), Ask):
+        asked.append((evidence, step))
+        more = step.masks, additive(step.masks), step.replicates
+        parts = zip((evidence.masks, evidence.values, evidence.replicates), more, strict=True)
+        evidence = Evidence(*(np.concatenate(pair) for pair in parts))
+    return step, evidence, asked
+
+
+def test_what_others_asked_does_not_switch_off_stopping(small_trees):
+    """Of ten players 128 masks of another seed hold a part of every later round."""
+    recipe, others = Recipe(budget=600, replicates=1), Recipe(budget=128, seed=1, replicates=1)
+    fit, evidence, asked = beside(None, recipe, others)
+    assert fit.how["stopped"] == "the target was reached"
+    assert len(asked) == 1
+    assert len(evidence) < 128 + 44
+    assert fit.how["rows"] == len(evidence), "what stopped it was told of less; the fit is of all"
+
+
+def test_resuming_beside_what_others_asked_asks_the_same(small_trees):
+    """However much of a round came before a crash, the rest of it is asked, and then the same as without."""
+    recipe = Recipe(budget=300, replicates=1, target_r2=1.1, method="proxyspex")
+    others = Recipe(budget=128, seed=1, replicates=1)
+    fit, whole, asked = beside(None, recipe, others)
+    assert [step.round for _, step in asked] == [0, 1, 2, 3]
+    before, step = asked[2]
+    stream = np.random.default_rng(0)
+    for count in (1, len(step.masks) // 2, len(step.masks) - 1):
+        some = np.sort(stream.choice(len(step.masks), count, replace=False))
+        more = step.masks[some], additive(step.masks[some]), step.replicates[some]
+        parts = zip((before.masks, before.values, before.replicates), more, strict=True)
+        again = decide(recipe, Evidence(*(np.concatenate(pair) for pair in parts)))
+        assert isinstance(again, Ask)
+        assert (again.round, again.r2) == (step.round, step.r2)
+        assert np.array_equal(again.masks, np.delete(step.masks, some, axis=0))
+    order = np.random.default_rng(1).permutation(len(whole))
+    shuffled = Evidence(whole.masks[order], whole.values[order], whole.replicates[order])
+    assert np.array_equal(decide(recipe, shuffled).spectrum.coefficients, fit.spectrum.coefficients)
+
+
 # ------------------------------------------------------------------------------------------------- stopping
 
 

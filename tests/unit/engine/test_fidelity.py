@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,30 @@ def test_interval_holds_r2_is_seeded_and_narrows():
     assert high - low < few[1] - few[0]
     assert fidelity.interval(np.ones(5), np.zeros(5), 0) == (0.0, 0.0)
     assert fidelity.interval(np.zeros(0), np.zeros(0), 0) == (0.0, 0.0)
+
+
+def test_drawing_in_parts_changes_no_bit(monkeypatch):
+    rng = np.random.default_rng(1)
+    values = rng.normal(size=300)
+    predictions = values + rng.normal(size=300)
+    whole = fidelity.interval(values, predictions, 5)
+    for cells in (1, 700, 299_999):
+        monkeypatch.setattr(fidelity, "CELLS", cells)
+        assert fidelity.interval(values, predictions, 5) == whole
+
+
+def test_many_masks_need_little_memory():
+    """All at once took 1.7 GB for 32,768 masks."""
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=1 << 15)
+    tracemalloc.start()
+    try:
+        low, high = fidelity.interval(values, values + rng.normal(size=len(values)), 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert low < high
+    assert peak < 200e6
 
 
 def test_noise():

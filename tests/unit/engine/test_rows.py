@@ -75,3 +75,16 @@ def test_two_values_for_one_measurement():
 def test_wrong_shapes_and_kinds(found, says):
     with pytest.raises(BadEvidence, match=says):
         rows_of(found)
+
+
+@pytest.mark.parametrize("scale", [1e152, 1e-155, 1e307])
+def test_values_whose_squares_are_no_numbers_are_refused_in_words(scale: float) -> None:
+    masks = (np.arange(8)[:, None] >> np.arange(3) & 1).astype(np.bool_)
+    with pytest.raises(BadEvidence, match="another unit"):
+        rows_of(Evidence(masks, scale * masks.sum(axis=1), np.zeros(8, dtype=np.int64)))
+
+
+def test_values_that_are_all_alike_are_no_matter_of_size() -> None:
+    masks = (np.arange(8)[:, None] >> np.arange(3) & 1).astype(np.bool_)
+    for value in (0.0, 1e-300):
+        assert len(rows_of(Evidence(masks, np.full(8, value), np.zeros(8, dtype=np.int64)))) == 8

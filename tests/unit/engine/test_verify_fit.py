@@ -12,6 +12,7 @@ from spex_proxy.engine.decide import Fit, decide
 from spex_proxy.facts.errors import BadEvidence, VerificationFailed
 from spex_proxy.facts.evidence import Evidence
 from spex_proxy.facts.recipe import Recipe
+from spex_proxy.facts.spectrum import Spectrum
 
 CASES = {
     "proxyspex": (14, Recipe(budget=70, method="proxyspex")),
@@ -57,6 +58,32 @@ def test_a_changed_coefficient_or_sigma_shows(stored):
     fit.spectrum.coefficients[-1] -= 1e-6
     how = {**fit.how, "noise_sigma": fit.how["noise_sigma"] + 1e-6}
     assert verify_fit.check(fit.spectrum, how, recipe, evidence) > 5e-7
+
+
+@pytest.mark.parametrize("scale", [1e6, 1.0, 1e-10])
+def test_what_rounding_explains_goes_with_the_values(stored, scale):
+    """Another machine's last bits pass in any unit; a coefficient that was changed by a factor does in none."""
+    recipe, evidence, fit = stored
+    scaled = Evidence(evidence.masks, scale * evidence.values, evidence.replicates)
+    allowed = verify_fit.tolerance(scaled)
+    how = {**fit.how, "noise_sigma": scale * fit.how["noise_sigma"]}
+    last_bits = 1 + 1e-12 * np.random.default_rng(0).choice([-1.0, 1.0], len(fit.spectrum))
+    true = scale * fit.spectrum.coefficients
+    there = Spectrum(fit.spectrum.n_players, fit.spectrum.supports, true * last_bits)
+    assert verify_fit.check(there, how, recipe, scaled) <= allowed
+    for number in np.argsort(-np.abs(true))[:3]:
+        coefficients = true.copy()
+        coefficients[number] *= 1.001
+        forged = Spectrum(fit.spectrum.n_players, fit.spectrum.supports, coefficients)
+        assert verify_fit.check(forged, how, recipe, scaled) > allowed
+
+
+def test_tolerance_knows_how_far_from_0_the_values_are():
+    masks, numbers = np.eye(3, dtype=bool), np.zeros(3, dtype=np.int64)
+    assert verify_fit.tolerance(Evidence(masks, np.array([-1.0, 0.0, 1.0]), numbers)) == pytest.approx(1e-9, rel=1e-4)
+    far = verify_fit.tolerance(Evidence(masks, 1e6 + np.array([-1.0, 0.0, 1.0]), numbers))
+    assert far == pytest.approx(1e-9 + 1e-8, rel=1e-4)
+    assert verify_fit.tolerance(Evidence.empty(3)) == 0.0
 
 
 def test_refit_is_the_same_bit_for_bit(stored):
