@@ -12,13 +12,13 @@ from spex_proxy.store import steering
 from tests.story.jobs.factory import Factory
 from tests.story.processes import Running, wait_until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.postgres]
+pytestmark = [pytest.mark.timeout(500), pytest.mark.postgres]
 
 JOBS = 6
-DELAY_S = 0.5
-"""For a batch of eight: of a job's time, a tenth is ours. A real server takes longer."""
+DELAY_S = 1.0
+"""For a batch of eight: of a job's time, a twentieth is ours. A real server takes longer."""
 WANTED = 1.7
-TRIES = 3
+TRIES = 4
 """A busy machine stands between two workers; it can only make the ratio smaller."""
 
 
