@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from deploy.demo import guard
-from deploy.demo.vllm_install import CHECKOUT, MODEL, PYTHON, VENV, Unavailable, is_complete, say
+from deploy.demo.vllm_install import CHECKOUT, MODEL, PYTHON, VENV, Unavailable, from_terminal, is_complete, say
 
 LOGS = CHECKOUT / "var"
 PLUGIN = CHECKOUT / "plugins" / "vllm_engine"
@@ -184,9 +184,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except Unavailable as reason:
-        sys.exit(f"\n{reason}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    from_terminal(main)

@@ -16,7 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -143,10 +143,15 @@ def main(arguments: Sequence[str]) -> None:
             sys.exit(__doc__)
 
 
-if __name__ == "__main__":
+def from_terminal(run: Callable[[Sequence[str]], None]) -> None:
+    """With what was typed. What is missing is said in words."""
     try:
-        main(sys.argv[1:])
+        run(sys.argv[1:])
     except Unavailable as reason:
         sys.exit(f"\n{reason}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    from_terminal(main)

@@ -142,7 +142,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _work_on(settings: Settings, job_id: str) -> None:
     """Wait until the worker is done with a job; where there is no worker, work on it from here."""
-    from spex_proxy.cli.working import see_through
+    from spex_proxy.flows.one_job import see_through
     from spex_proxy.wiring.worker import worker_parts
 
     async def run(stop: asyncio.Event) -> None:

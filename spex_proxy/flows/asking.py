@@ -68,7 +68,7 @@ class ServerAsk:
 
     def _check(self, probes: Sequence[Probe]) -> None:
         most = self._scorer.max_tokens
-        longest = max((len(probe.prompt_ids) + len(probe.output_ids) for probe in probes), default=0)
+        longest = _longest(probes)
         if most is not None and longest > most:
             raise CannotExplain(f"a prompt with its answer has {longest} tokens, the server takes {most} to score them")
         if not all(probe.prompt_ids and probe.output_ids for probe in probes):
@@ -80,9 +80,8 @@ class ServerAsk:
         prompt_tokens = cached_tokens = 0
         now = asyncio.get_running_loop().time
         got_on_at = now()
-        longest = max(len(probe.prompt_ids) + len(probe.output_ids) for probe in probes)
         while missing := [number for number, row in enumerate(found) if row is None]:
-            missing = missing[: most_of(self._caller, longest, self._parts)]
+            missing = missing[: most_of(self._caller, _longest(probes), self._parts)]
             question = Asking(self._scorer, [probes[number] for number in missing], {})
             scored = question.scored
             try:
@@ -98,3 +97,8 @@ class ServerAsk:
             elif isinstance(kept, Kept) and now() - got_on_at > PATIENCE_S:
                 raise UpstreamBusy(f"kept out for {PATIENCE_S:.0f} s: {kept.why}")
         return Scores(tuple(row for row in found if row is not None), prompt_tokens, cached_tokens)
+
+
+def _longest(probes: Sequence[Probe]) -> int:
+    """Tokens of a prompt with its answer; 0 of none."""
+    return max((len(probe.prompt_ids) + len(probe.output_ids) for probe in probes), default=0)

@@ -15,30 +15,22 @@ The store is a callable, so this file knows nothing of SQL; so are telemetry and
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spex_proxy.facts.exchange import Exchange, RawExchange, RequestHead, Skipped, TraceRef
 from spex_proxy.flows.acting import Noted
 from spex_proxy.flows.relay import Verdict
+from spex_proxy.flows.saver import Saver, Work
 from spex_proxy.flows.understand import Captured, Understanding
 from spex_proxy.ports.counters import Counters
 from spex_proxy.ports.spool import Spool, Ticket
 
-_LOG = logging.getLogger(__name__)
-
 _ITEM_OVERHEAD = 2048
 """What an exchange costs beside its bodies: its headers and objects, roughly."""
-
-_FAILURES_THAT_MEAN_DOWN = 3
-"""One item that can't be saved spoils its batch; so many in a row mean that the store itself is down."""
-_STRIKES = 3
-"""So many failures of an exchange from the spool, each while the store took others, mean that it is bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +44,6 @@ class IntakeLimits:
     """How long a batch waits for company. Fewer transactions, at most this much later in the store."""
     retry_delays_s: tuple[float, ...] = (0.1, 0.5, 2.0)
     """Waits between attempts to save; their number bounds the attempts."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """An exchange on its way through the drain."""
-
-    item: RawExchange | Ticket
-    captured: Captured
 
 
 class Intake:
@@ -78,7 +62,6 @@ class Intake:
         note: Callable[[RequestHead, Exchange], Noted] = lambda _head, _exchange: Noted(),
     ) -> None:
         """`save` stores a batch and says what became of it, how often (flows.save.Saved)."""
-        self._save = save
         self._understanding = Understanding(choose, trace, note, counters, project)
         self._counters = counters
         self._limits = limits or IntakeLimits()
@@ -89,10 +72,14 @@ class Intake:
         self._taken = self._lost = self._replayed = self._done = 0
         self._queued = self._queued_bytes = self._finished = self._finished_bytes = 0
         """Of those that wait in memory only."""
-        self._put = self._heard = 0
-        """Handed to the spool, and heard of again."""
+        self._heard = 0
+        """Of those that the spool took: it has said what became of them."""
         self._closing = threading.Event()
         self._abandoned = threading.Event()
+        self._saver = Saver(
+            save, counters, retry_delays_s=self._limits.retry_delays_s, most=2 * self._limits.batch,
+            is_patient=spool is not None, abandoned=self._abandoned, finish=self._finish, one_more=self._one_more,
+        )  # fmt: skip
         self._thread = threading.Thread(target=self._drain, name="spex-intake", daemon=True)
         counters.watch("intake_queue_items", lambda: self.waiting)
         counters.watch("intake_queue_bytes", self._bytes_in_memory)
@@ -134,7 +121,6 @@ class Intake:
         if refused is not None:
             self._taken -= 1
             return self._drop(refused)
-        self._put += 1
         return True
 
     def close(self, deadline_s: float) -> int:
@@ -149,7 +135,8 @@ class Intake:
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(max(0.0, deadline - time.monotonic()))
-        left, in_memory = self.waiting, self._queued - self._finished + self._put - self._heard
+        unheard = 0 if self._spool is None else self._taken - self._heard
+        left, in_memory = self.waiting, self._queued - self._finished + unheard
         if in_memory and not self._abandoned.is_set():
             self._counters.add("dropped_exchanges", "shutdown", in_memory)
             self._lost += in_memory
@@ -200,7 +187,7 @@ class Intake:
             items, is_last = self._next_batch()
             batch = [work for item in items if (work := self._work_on(item)) is not None]
             if batch:
-                self._store(batch)
+                self._saver.store(batch)
 
     def _replay(self) -> None:
         assert self._spool is not None
@@ -226,7 +213,7 @@ class Intake:
             batch.append(item)
         return batch, False
 
-    def _work_on(self, item: RawExchange | Ticket) -> _Work | None:
+    def _work_on(self, item: RawExchange | Ticket) -> Work | None:
         """What is to be stored of it; None if nothing is, and then it is done with."""
         captured = None
         raw = self._understanding.contained("spool", "unread", item.read) if isinstance(item, Ticket) else item
@@ -237,7 +224,7 @@ class Intake:
         if captured is None:
             self._finish(item)
             return None
-        return _Work(item, captured)
+        return Work(item, captured)
 
     def _finish(self, item: RawExchange | Ticket) -> None:
         """Saved or given up."""
@@ -248,77 +235,16 @@ class Intake:
             self._understanding.contained("spool", "done", lambda: spool.done(item))
         self._done += 1
 
-    def _store(self, batch: list[_Work]) -> None:
-        """Save a batch; again after a while if the store fails; then one by one, so that one bad exchange does
-        not cost the others. What then fails is dropped. From a spool it waits on while the store is away, and is
-        dropped only when it has failed several times though the store took something else."""
-        strikes: Counter[str] = Counter()
-        while not self._abandoned.is_set():
-            if any(self._try_save(batch, delay) for delay in (0.0, *self._limits.retry_delays_s)):
-                return
-            batch = self._one_by_one(batch, strikes)
-            if self._abandoned.is_set() or not batch:
-                return  # close() has counted what is in memory
-            is_lost = [self._spool is None or strikes[work.captured.exchange.id] >= _STRIKES for work in batch]
-            for work, lost in zip(batch, is_lost, strict=True):
-                if lost:
-                    self._drop("save_failed")
-                    self._finish(work.item)
-            batch = [work for work, lost in zip(batch, is_lost, strict=True) if not lost]
-            if not batch:
-                return
-            batch += self._one_more(len(batch))
-
-    def _one_by_one(self, batch: list[_Work], strikes: Counter[str]) -> list[_Work]:
-        """Those that could not be saved alone; a strike for each that failed before another one was saved."""
-        waiting, failed = deque(batch), list[_Work]()
-        in_a_row = 0
-        while waiting and in_a_row < _FAILURES_THAT_MEAN_DOWN + (self._spool is not None):
-            # before a spool's exchanges are left to wait, the newest is tried: the others may all be bad
-            one = waiting.pop() if in_a_row == _FAILURES_THAT_MEAN_DOWN else waiting.popleft()
-            if len(batch) > 1 and self._try_save([one], 0.0):
-                in_a_row = 0
-                strikes.update(work.captured.exchange.id for work in failed)
-            else:
-                in_a_row += 1
-                failed.append(one)
-        return failed + list(waiting)
-
-    def _one_more(self, held: int) -> list[_Work]:
-        """Another exchange, if one waits: whether the store takes it shows whose fault a failure is."""
-        if held >= 2 * self._limits.batch:
-            return []
+    def _one_more(self) -> Work | None:
+        """Another exchange, if one waits."""
         try:
             item = self._queue.get_nowait()
         except queue.Empty:
-            return []
+            return None
         if item is None:
             self._queue.put(None)
-            return []
-        work = self._work_on(item)
-        return [] if work is None else [work]
-
-    def _try_save(self, batch: list[_Work], delay_s: float) -> bool:
-        if delay_s:
-            self._counters.add("save_retries")
-            self._abandoned.wait(delay_s)
-        if self._abandoned.is_set():
-            return False
-        try:
-            saved = Counter(self._save([work.captured for work in batch]))
-        except Exception as error:  # noqa: BLE001 - disk full, locked, unreachable: whatever it is, it is counted
-            self._counters.add("faults", "save")
-            _LOG.warning("%d exchanges could not be saved: %s", len(batch), error)
-            return False
-        if self._abandoned.is_set():
-            return False  # too late: close() has counted them
-        self._counters.add("stored_exchanges", by=len(batch) - saved["known"])
-        self._counters.add("known_exchanges", by=saved["known"])
-        self._counters.add("explain_chosen", by=saved["explain"])
-        self._counters.add("explain_capped", by=saved["capped"])
-        for work in batch:
-            self._finish(work.item)
-        return True
+            return None
+        return self._work_on(item)
 
 
 def _size(raw: RawExchange) -> int:

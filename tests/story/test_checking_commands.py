@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from spex_proxy import cli
-from spex_proxy.cli import working
 from spex_proxy.facts.explanation import Explanation, Flag
+from spex_proxy.flows import one_job
 from spex_proxy.store import cases, flags, outbox, workers
 from tests.story.explaining import RECIPE, Desk, question, sentences
 from tests.story.scripted_model import ANSWER, ScriptedModel, planted
@@ -127,7 +127,7 @@ def test_what_somebody_works_on_is_left_to_them(store: Engine, explained: Explan
 
     def taken() -> outbox.Job | None:
         with store.begin() as conn:
-            return working.take(conn, job_id, me, "default", ttl)
+            return one_job.take(conn, job_id, me, "default", ttl)
 
     with store.begin() as conn:
         workers.beat(conn, other, concurrency=1)

@@ -30,7 +30,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-"""What spex_proxy's own questions carry, with the key: they are no production."""
 CLOSE_S = 3.0
 """For what waits when the server stops."""
 _LOG = logging.getLogger("spex_proxy_vllm")

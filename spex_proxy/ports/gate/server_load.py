@@ -133,12 +133,10 @@ def read_steps(told: Any) -> ServerLoad | Unseen | None:
     if not engines:
         return None
     names = ("waiting", "kv_usage", "age_s")
-    numbers = [told.get("own"), *(engine.get(name) for engine in engines for name in names)]
+    numbers = [told.get("own"), told.get("in_flight", 0), *(engine.get(name) for engine in engines for name in names)]
     seen = told.get("production")
     if seen is not None:
         numbers += [seen.get("in_flight"), seen.get("awaiting_first")] if isinstance(seen, dict) else [None]
-    if (in_flight := told.get("in_flight", 0)) is not None:
-        numbers.append(in_flight)
     if not all(isinstance(number, int | float) for number in numbers):
         return Unseen("the model server's load can't be read: /v1/spex/load lacks a number")
     return ServerLoad(
@@ -146,7 +144,7 @@ def read_steps(told: Any) -> ServerLoad | Unseen | None:
         kv_usage=max(float(engine["kv_usage"]) for engine in engines),
         own=int(told["own"]),
         production=None if seen is None else Production(int(seen["in_flight"]), int(seen["awaiting_first"]), 0),
-        in_flight=int(in_flight or 0),
+        in_flight=int(told.get("in_flight", 0)),
     )
 
 

@@ -64,3 +64,4 @@ async def test_what_had_come_before_production_came_is_kept() -> None:
     assert model.widths[0] is None
     assert model.widths[1] == 1  # production was there a moment ago
     assert counters.value("unanswered_masks") == 2 * (BATCH - ANSWERED)
+    assert (await asyncio.to_thread(ask.score, [])).logprobs == ()
