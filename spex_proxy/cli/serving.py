@@ -10,9 +10,9 @@ from rich.markup import escape
 
 from spex_proxy import __version__
 from spex_proxy.cli.shell import Store, Upstream, console, errors, run_until_stopped, settings_from
-from spex_proxy.cli.shown import paragraph, store_address, without_password
+from spex_proxy.cli.shown import paragraph, without_password
 from spex_proxy.facts.errors import SpexError
-from spex_proxy.store.connect import StoreError
+from spex_proxy.store.connect import StoreError, address_of
 
 if TYPE_CHECKING:
     from spex_proxy.flows.work import Report
@@ -47,7 +47,7 @@ def up(
     console.print(
         f"[bold]spex-proxy[/bold] {__version__}  "
         f"apps: [bold]{_apps_ask(settings)}[/bold]  ->  {escape(without_password(settings.upstream))}\n"
-        f"[dim]explaining {settings.explain_rate:.0%} of what passes; store {escape(store_address(settings.store))}; "
+        f"[dim]explaining {settings.explain_rate:.0%} of what passes; store {escape(address_of(settings.store))}; "
         f"pages http://{settings.admin_host}:{settings.admin_port}/spex/[/dim]"
     )
     raise typer.Exit(run_until_stopped(lambda stop: run_up(settings, stop)))

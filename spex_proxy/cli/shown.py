@@ -33,19 +33,6 @@ def without_password(text: str) -> str:
     return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", text))
 
 
-def store_address(url: str) -> str:
-    """The store's URL without its password, wherever in it that stands."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        return "(its URL can't be read)"
-    secrets = [name for name in parsed.query if "password" in name.lower()]
-    return parsed.difference_update_query(secrets).render_as_string(hide_password=True)
-
-
 def _harmless(text: str) -> str:
     from spex_proxy.study.terminal import harmless
 

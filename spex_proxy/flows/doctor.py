@@ -33,7 +33,7 @@ from spex_proxy.ports.scorers import Scored
 from spex_proxy.ports.scorers.choose import Choice, Scorers
 from spex_proxy.ports.scorers.regenerate import Told
 from spex_proxy.store import condition
-from spex_proxy.store.connect import RevisionState, StoreError, open_store, revision_state
+from spex_proxy.store.connect import RevisionState, StoreError, address_of, open_store, revision_state
 from spex_proxy.wire.about import ModelCard
 from spex_proxy.wire.chat import parse
 from spex_proxy.wire.engine import Layout
@@ -195,7 +195,7 @@ class Doctor:
             engine = open_store(self.setup.store, create=False)
         except SpexError as error:
             return [house.store(shown, str(error)), *map(unknown, names)]
-        shown = make_url(self.setup.store).render_as_string(hide_password=True)
+        shown = address_of(self.setup.store)
         try:
             state = _revision(engine)
             is_migrated = isinstance(state, RevisionState) and state.is_current

@@ -121,10 +121,20 @@ def revision_head() -> str:
     return max(file.name.partition("_")[0] for file in (migrations_folder() / "versions").glob("[0-9]*_*.py"))
 
 
+def address_of(url: URL | str) -> str:
+    """A store's URL for people and logs: without its password, wherever in it that stands."""
+    try:
+        parsed = make_url(url)
+    except sa.exc.ArgumentError:
+        return "(its URL can't be read)"
+    secrets = [name for name in parsed.query if "password" in name.lower()]
+    return parsed.difference_update_query(secrets).render_as_string(hide_password=True)
+
+
 @contextmanager
 def said_clearly(engine: sa.Engine) -> Iterator[None]:
     """Opening a store fails for reasons that an operator can mend; later failures are the callers' to survive."""
-    shown = engine.url.render_as_string(hide_password=True)
+    shown = address_of(engine.url)
     try:
         yield
     except sa.exc.DBAPIError as error:

@@ -9,7 +9,7 @@ from alembic.util import CommandError
 from sqlalchemy.pool import NullPool
 
 from spex_proxy.facts.errors import SettingsError
-from spex_proxy.store.connect import migrations_folder, revision_state, said_clearly, sqlite_engine
+from spex_proxy.store.connect import address_of, migrations_folder, revision_state, said_clearly, sqlite_engine
 
 _UPGRADE_LOCK = 0x53504558
 """Key of the PostgreSQL advisory lock that serialises upgrades: the letters SPEX."""
@@ -27,7 +27,7 @@ def upgrade(engine: sa.Engine) -> str:
             with said_clearly(engine):
                 _migrate(engine, "upgrade", state.head)
         except CommandError as error:
-            shown = engine.url.render_as_string(hide_password=True)
+            shown = address_of(engine.url)
             raise SettingsError(
                 f"the store {shown} was made by a newer version of spex-proxy ({error}): "
                 "install that version, or name another store"

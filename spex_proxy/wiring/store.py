@@ -6,7 +6,7 @@ from sqlalchemy import Engine
 
 from spex_proxy.facts.errors import SettingsError
 from spex_proxy.settings import Settings
-from spex_proxy.store.connect import open_store, revision_state
+from spex_proxy.store.connect import address_of, open_store, revision_state
 
 
 def ready_store(settings: Settings) -> Engine:
@@ -16,7 +16,7 @@ def ready_store(settings: Settings) -> Engine:
     if not state.is_current:
         store.dispose()
         raise SettingsError(
-            f"the store {store.url.render_as_string(hide_password=True)} is at revision {state.current or 'none'}, "
+            f"the store {address_of(store.url)} is at revision {state.current or 'none'}, "
             f"this version needs {state.head}: run `spex-proxy db upgrade`"
         )
     return store

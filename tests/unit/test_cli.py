@@ -249,6 +249,15 @@ def test_no_password_of_an_address_is_shown(spex: Spex, monkeypatch: pytest.Monk
         assert "geheim" not in out + err
 
 
+def test_nor_where_the_store_can_not_be_reached(spex: Spex) -> None:
+    url = "postgresql://spex:geheim@127.0.0.1:9/spex?password=geheim"
+    for command in (("list",), ("db", "upgrade"), ("doctor",)):
+        code, out, err = spex(*command, "--store", url)
+        assert code == 1
+        assert "spex:***@127.0.0.1:9/spex" in " ".join((out + err).split()).replace(" ", "")
+        assert "geheim" not in out + err
+
+
 @pytest.mark.timeout(120)
 def test_the_doctor_shows_no_password_of_a_replica(spex: Spex, store: str) -> None:
     upstreams = ("--upstream", "http://ann:geheim@127.0.0.1:9", "--upstream", "http://ann:geheim2@127.0.0.1:10")
